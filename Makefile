@@ -1,0 +1,72 @@
+# Every target makes its own environment first: a fresh machine needs Python 3.11 or later, and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick style format types coverage bench check clean
+
+help:
+	@echo 'make demo      several processes exchange events; ends by itself'
+	@echo 'make test      all tests, measuring coverage    (PYTEST_ARGS="-k word")'
+	@echo 'make quick     the tests without the slow ones'
+	@echo 'make style     ruff, without changing anything  (make format changes)'
+	@echo 'make types     mypy --strict'
+	@echo 'make coverage  report of the last test run; fails below 95 %'
+	@echo 'make bench     this project and lahja 0.17, in turns  (BENCH_ARGS="--quick")'
+	@echo 'make check     style, types, test, coverage'
+	@echo 'make clean     removes what the other targets made'
+
+# Installed again when the metadata changes. Everything goes to standard error, so that a target's own output stays clean.
+$(STAMP): setup.cfg setup.py pyproject.toml
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "lahja_capn needs Python 3.11 or later, found: $(PYTHON). Try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up $(VENV) (first run, or the metadata changed)" >&2
+	@'$(PYTHON)' -m venv '$(VENV)' >&2 || { \
+	    echo "No environment could be made; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
+	@'$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev]' >&2
+	@touch '$(STAMP)'
+
+demo: $(STAMP)
+	@'$(BIN)/python' examples/demo.py
+
+test: $(STAMP)
+	@'$(BIN)/coverage' erase
+	'$(BIN)/coverage' run -m pytest $(PYTEST_ARGS)
+
+quick: $(STAMP)
+	'$(BIN)/python' -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+style: $(STAMP)
+	'$(BIN)/ruff' check .
+	'$(BIN)/ruff' format --check .
+
+format: $(STAMP)
+	'$(BIN)/ruff' check --fix .
+	'$(BIN)/ruff' format .
+
+types: $(STAMP)
+	'$(BIN)/mypy'
+
+# Reports what `make test` measured, and runs it only if nothing was measured yet.
+coverage: $(STAMP)
+	@ls .coverage .coverage.* >/dev/null 2>&1 || $(MAKE) test
+	@if ls .coverage.* >/dev/null 2>&1; then '$(BIN)/coverage' combine --quiet; fi
+	'$(BIN)/coverage' report
+
+bench: $(STAMP)
+	@'$(BIN)/python' -m benchmarks.run $(BENCH_ARGS)
+
+check:
+	$(MAKE) style
+	$(MAKE) types
+	$(MAKE) test
+	$(MAKE) coverage
+
+clean:
+	rm -rf '$(VENV)' build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
+	    .hypothesis benchmarks/.venvs
