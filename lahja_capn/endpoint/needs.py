@@ -1,0 +1,122 @@
+"""What an endpoint needs from a transport and from a runtime; nothing here does anything.
+
+A :class:`Channel` is one connected byte stream that never blocks; a :class:`Listener` makes channels; a
+:class:`Transport` knows the addresses. A :class:`Runtime` says how to wait on asyncio and on trio. The
+endpoint is written once over these four; everything else that it needs of an event loop (task groups, cancel
+scopes, time) is anyio's, which is the same on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, Protocol, TypeVar
+
+from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+
+class Channel(Protocol):
+    """A connected, non-blocking byte stream."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Receive at most ``len(buffer)`` bytes; 0 is end of stream.
+
+        Raises:
+            BlockingIOError: nothing is there yet.
+            OSError: the connection is lost.
+        """
+
+    def send(self, buffers: Sequence[Buffer]) -> int:
+        """Send as much of ``buffers``, in order, as the other side takes now; returns the bytes taken.
+
+        Raises:
+            BlockingIOError: it takes nothing now.
+            OSError: the connection is lost.
+        """
+
+    def close_write(self) -> None:
+        """Tell the other side that no more comes. Never raises."""
+
+    def close(self) -> None:
+        """Release the descriptor. Idempotent, never raises."""
+
+
+class Listener(Protocol):
+    """A bound address that peers connect to."""
+
+    def fileno(self) -> int: ...
+
+    def accept(self) -> Channel | None:
+        """The next connection, or None if the one that came may not connect (it was closed and logged).
+
+        Raises:
+            BlockingIOError: nobody waits.
+            OSError: out of descriptors or memory, or the listener is closed.
+        """
+
+    def close(self) -> None:
+        """Stop listening and remove what binding made. Idempotent, never raises."""
+
+
+class Transport(Protocol):
+    """Makes listeners and channels for one kind of address."""
+
+    keepalive_s: float
+    """Default keepalive interval: how soon silence is suspicious here."""
+
+    def listen(self, address: Any) -> Listener:
+        """Bind and listen.
+
+        Raises:
+            AddressInUse: a living endpoint serves there.
+            SocketPathTooLong: the address cannot be bound on this system.
+            OSError: anything else the system says.
+        """
+
+    def begin_connect(self, address: Any) -> Channel | None:
+        """Connect; None means nobody listens there now: try again later.
+
+        Raises:
+            SocketPathTooLong: the address cannot exist on this system.
+            OSError: it will not work later either (for example no permission).
+        """
+
+
+class Waiter(Protocol, Generic[T]):
+    """One task waits, once, for one value. The cheapest wake-up a runtime has."""
+
+    def wake(self, value: T) -> None:
+        """Give the value. A second call, or one after the waiting task was cancelled, does nothing."""
+
+    def fail(self, error: BaseException) -> None:
+        """Raise ``error`` in the waiting task instead."""
+
+    async def wait(self) -> T: ...
+
+
+class Runtime(Protocol):
+    """What differs between asyncio and trio."""
+
+    name: str
+
+    def check_running_here(self) -> None:
+        """Raises LifecycleError unless called from a task of this runtime."""
+
+    def new_waiter(self) -> Waiter[Any]: ...
+
+    async def wait_readable(self, descriptor: int) -> None: ...
+
+    async def wait_writable(self, descriptor: int) -> None: ...
+
+    def beside(self, main: Callable[[], Awaitable[None]]) -> AbstractAsyncContextManager[None]:
+        """Run ``main`` beside the caller's task; leaving the context waits until ``main`` has returned.
+
+        The caller tells ``main`` to return; the context only waits (and cancels ``main`` when the wait
+        itself is cancelled). Entering and leaving may happen in different tasks where the runtime can do
+        that (asyncio), because test fixtures do.
+        """

@@ -1,0 +1,198 @@
+"""Requests: the side that asks (:class:`PendingRequest`) and the side that is asked (:class:`OpenRequest`)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from ..binding import BaseEvent, EventType
+from ..errors import (
+    LahjaError,
+    RemoteDisconnected,
+    RequestFailed,
+    RequestTimeout,
+    ResponderFailure,
+    UnexpectedResponse,
+)
+from .needs import Waiter
+
+# (connection serial, request number); serial 0 is this endpoint itself.
+RequestKey = tuple[int, int]
+
+
+class PendingRequest:
+    """One call of ``request()``, waiting for the first response of several possible responders.
+
+    It ends with the first response; with an error once every responder has failed or gone; or in time.
+    """
+
+    __slots__ = ("_expected", "_failures", "_gone", "_reason", "_responders", "_waiter", "done", "request")
+
+    def __init__(self, request: EventType, expected: type[BaseEvent], waiter: Waiter[BaseEvent]) -> None:
+        self.request = request
+        self.done = False
+        self._expected = expected
+        self._waiter = waiter
+        self._responders: dict[RequestKey, str] = {}
+        self._failures: list[ResponderFailure] = []
+        self._gone: list[str] = []
+        self._reason = ""
+
+    def asked(self, key: RequestKey, endpoint: str) -> None:
+        """``endpoint`` got the request under ``key``."""
+        self._responders[key] = endpoint
+
+    def keys(self) -> tuple[RequestKey, ...]:
+        """Where an answer is still possible."""
+        return tuple(self._responders)
+
+    def waiting_for(self) -> tuple[str, ...]:
+        return tuple(self._responders.values())
+
+    async def wait(self) -> BaseEvent:
+        return await self._waiter.wait()
+
+    def answer(self, key: RequestKey, event: BaseEvent | None, name: str) -> None:
+        """The first response. ``event`` is None for a type that is not bound here; ``name`` is its name."""
+        if self.done:
+            return
+        endpoint = self._responders.pop(key, "")
+        self.done = True
+        if event is not None and type(event) is self._expected:
+            self._waiter.wake(event)
+            return
+        wanted = self._expected.__qualname__
+        self._waiter.fail(
+            UnexpectedResponse(
+                f"{endpoint!r} answered {self.request.name} with {name}; {self.request.name} expects {wanted} "
+                "(its expected_response_type). Correct the responder, or the request's type argument.",
+                request=self.request.name,
+                wanted=wanted,
+                got=name,
+                peer=endpoint,
+            )
+        )
+
+    def responder_failed(self, key: RequestKey, failure: ResponderFailure) -> None:
+        if self._responders.pop(key, None) is not None:
+            self._failures.append(failure)
+            self._end_if_nobody_is_left()
+
+    def responder_gone(self, key: RequestKey, reason: str) -> None:
+        endpoint = self._responders.pop(key, None)
+        if endpoint is not None:
+            self._gone.append(endpoint)
+            self._reason = reason
+            self._end_if_nobody_is_left()
+
+    def expire(self, timeout_s: float) -> None:
+        names = self.waiting_for()
+        self.fail(
+            RequestTimeout(
+                f"{self.request.name}: no response within {timeout_s:g} s (the request's timeout) from "
+                f"{', '.join(map(repr, names))}. Give request(..., timeout=) more, or look at the responder.",
+                request=self.request.name,
+                timeout_s=timeout_s,
+                waiting_for=names,
+            )
+        )
+
+    def fail(self, error: LahjaError) -> None:
+        if not self.done:
+            self.done = True
+            self._waiter.fail(error)
+
+    def _end_if_nobody_is_left(self) -> None:
+        if self._responders:
+            return
+        if not self._failures:
+            peers = ", ".join(map(repr, self._gone))
+            self.fail(
+                RemoteDisconnected(
+                    f"{self.request.name}: {peers} left before answering ({self._reason}). The request was not "
+                    "sent again: whether it was carried out is unknown.",
+                    peer=", ".join(self._gone),
+                    reason=self._reason,
+                )
+            )
+            return
+        told = "; ".join(map(str, self._failures))
+        left = f"; left before answering: {', '.join(self._gone)}" if self._gone else ""
+        self.fail(
+            RequestFailed(
+                f"{self.request.name} failed at every responder: {told}{left}",
+                request=self.request.name,
+                failures=tuple(self._failures),
+            )
+        )
+
+
+class RequestDeadlines:
+    """Pending requests by deadline. Ended ones are dropped when their time comes, not searched for before."""
+
+    __slots__ = ("_heap", "_serial")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, float, PendingRequest]] = []
+        self._serial = 0
+
+    def add(self, pending: PendingRequest, now: float, timeout_s: float) -> float:
+        """Returns the deadline."""
+        # The serial keeps two entries of one deadline from comparing the requests themselves.
+        self._serial += 1
+        deadline = now + timeout_s
+        heapq.heappush(self._heap, (deadline, self._serial, timeout_s, pending))
+        return deadline
+
+    def expire(self, now: float) -> float:
+        """Fail what is due; return the next deadline, infinity if there is none."""
+        heap = self._heap
+        while heap:
+            deadline, _, timeout_s, pending = heap[0]
+            if not pending.done:
+                if deadline > now:
+                    return deadline
+                pending.expire(timeout_s)
+            heapq.heappop(heap)
+        return float("inf")
+
+
+class OpenRequest:
+    """One received request while its handlers work on it.
+
+    ``failed`` is reported only when every handler has ended, at least one raised, none answered, and no
+    stream took the request: until then an answer is still possible.
+    """
+
+    __slots__ = ("_failure", "_handlers", "_held", "_report", "answered")
+
+    def __init__(self, report: Callable[[str, str, str], None]) -> None:
+        self._report = report
+        self._handlers = 0
+        self._held = False
+        self._failure: tuple[str, str, str] | None = None
+        self.answered = False
+
+    def handed_to_handler(self) -> None:
+        self._handlers += 1
+
+    def handed_to_stream(self) -> None:
+        self._held = True
+
+    def handler_ended(self, error: Exception | None) -> None:
+        self._handlers -= 1
+        if error is not None and self._failure is None:
+            self._failure = ("handlerRaised", type(error).__qualname__, str(error))
+        self._report_if_over()
+
+    def dropped(self) -> None:
+        """A subscription's own policy dropped the request before its handler saw it."""
+        self._handlers -= 1
+        if self._failure is None:
+            self._failure = ("overloaded", "", "the responder's subscription was full and dropped the request")
+        self._report_if_over()
+
+    def _report_if_over(self) -> None:
+        if self._handlers == 0 and self._failure is not None and not self._held and not self.answered:
+            self.answered = True
+            self._report(*self._failure)

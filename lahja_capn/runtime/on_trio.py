@@ -1,0 +1,92 @@
+"""Endpoints on trio."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import outcome
+import trio
+
+from ..endpoint.endpoint import Endpoint
+from ..errors import LifecycleError
+from ..transport.unix import UnixTransport
+
+
+class TaskWaiter:
+    """One wake-up of one task: reschedules it, without an event between."""
+
+    __slots__ = ("_result", "_task")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._result: outcome.Outcome[Any] | None = None
+
+    def wake(self, value: Any) -> None:
+        self._settle(outcome.Value(value))
+
+    def fail(self, error: BaseException) -> None:
+        self._settle(outcome.Error(error))
+
+    def _settle(self, result: outcome.Outcome[Any]) -> None:
+        if self._result is None:
+            self._result = result
+            if self._task is not None:
+                task, self._task = self._task, None
+                trio.lowlevel.reschedule(task, result)
+
+    async def wait(self) -> Any:
+        if self._result is not None:
+            await trio.lowlevel.checkpoint()
+            return self._result.unwrap()
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            self._result = outcome.Value(None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class TrioRuntime:
+    """What ``endpoint.needs.Runtime`` asks for, on trio."""
+
+    name = "trio"
+
+    def check_running_here(self) -> None:
+        if not trio.lowlevel.in_trio_task():
+            raise LifecycleError(
+                "A TrioEndpoint works inside trio.run(), and this is no trio task. "
+                "Use it from an async function run by trio.run(), or take AsyncioEndpoint under asyncio."
+            )
+
+    def new_waiter(self) -> TaskWaiter:
+        return TaskWaiter()
+
+    async def wait_readable(self, descriptor: int) -> None:
+        await trio.lowlevel.wait_readable(descriptor)
+
+    async def wait_writable(self, descriptor: int) -> None:
+        await trio.lowlevel.wait_writable(descriptor)
+
+    @contextlib.asynccontextmanager
+    async def beside(self, main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(main)
+                yield
+        except BaseExceptionGroup as group:
+            # The nursery is ours and the caller never sees it: an error of the caller's own body must come
+            # out as it was raised, and ours alone too.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+
+class TrioEndpoint(Endpoint):
+    """An endpoint for trio programs; see :class:`~lahja_capn.endpoint.api.EndpointAPI`."""
+
+    _runtime_class = TrioRuntime
+    _transport_class = UnixTransport

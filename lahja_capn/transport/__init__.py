@@ -1,0 +1,7 @@
+"""Transports: how bytes get from one endpoint to another. Each makes channels and listeners of ``endpoint.needs``."""
+
+from __future__ import annotations
+
+from .unix import UnixTransport
+
+__all__ = ["UnixTransport"]
