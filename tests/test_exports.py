@@ -1,4 +1,4 @@
-"""The public names: ``lahja_capn.__all__`` says exactly what the package offers, and importing it stays light."""
+"""The public names: ``lahja_capn.__all__`` is exactly what the package offers; importing it stays light."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import lahja_capn.errors
 
 # What a program written for lahja 0.17 imports from the top of its package; the issue fixes this list.
 LAHJA_NAMES = (
-    "AsyncioEndpoint TrioEndpoint EndpointAPI BaseEvent BaseRequestResponseEvent BroadcastConfig ConnectionConfig "
-    "Subscription bind LahjaError BindError ConnectionAttemptRejected LifecycleError NoSubscribers "
-    "UnexpectedResponse RemoteDisconnected"
+    "AsyncioEndpoint TrioEndpoint EndpointAPI BaseEvent BaseRequestResponseEvent BroadcastConfig "
+    "ConnectionConfig Subscription bind LahjaError BindError ConnectionAttemptRejected LifecycleError "
+    "NoSubscribers UnexpectedResponse RemoteDisconnected"
 ).split()
 
 
@@ -29,7 +29,9 @@ def test_every_public_name_is_in_all() -> None:
     public = {
         name
         for name, value in vars(lahja_capn).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and name not in ("annotations", "TYPE_CHECKING")
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and name not in ("annotations", "TYPE_CHECKING")
     }
     assert public <= set(lahja_capn.__all__)
 
@@ -53,10 +55,12 @@ def test_every_exception_can_be_imported_from_the_top() -> None:
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="NoSuchName"):
-        lahja_capn.NoSuchName  # noqa: B018
+        lahja_capn.NoSuchName
 
 
-@pytest.mark.parametrize("module", ["lahja_capn", "lahja_capn.tools.engine", "lahja_capn.tools.drivers", "lahja_capn.tools.runner"])
+@pytest.mark.parametrize(
+    "module", ["lahja_capn", "lahja_capn.tools.engine", "lahja_capn.tools.drivers", "lahja_capn.tools.runner"]
+)
 def test_importing_needs_neither_trio_nor_uvloop(module: str) -> None:
     # A fresh interpreter in which both are absent: None in sys.modules makes the import fail.
     code = f"import sys; sys.modules.update(trio=None, uvloop=None); import {module}"
