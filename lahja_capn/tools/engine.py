@@ -16,6 +16,11 @@ Driver = Callable[["EngineAPI"], Awaitable[None]]
 ``async def drive(engine)`` is one too."""
 
 
+def name_of(driver: Driver) -> str:
+    """What a failure report calls ``driver``: a function by its name, anything else by its ``str``."""
+    return str(getattr(driver, "__qualname__", driver))
+
+
 class EventAPI(Protocol):
     """What ``asyncio.Event`` and ``trio.Event`` have in common."""
 
@@ -76,7 +81,7 @@ class _AnyioEngine(EngineAPI):
             try:
                 await driver(self)
             except Exception as error:
-                error.add_note(f"in {driver}")
+                error.add_note(f"in driver {name_of(driver)}")
                 failures.append(error)
                 group.cancel_scope.cancel()
 

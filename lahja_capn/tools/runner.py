@@ -19,7 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
 from ..errors import LahjaError, LifecycleError
-from .engine import AsyncioEngine, Driver, TrioEngine
+from .engine import AsyncioEngine, Driver, TrioEngine, name_of
 
 # A traceback longer than this loses its beginning. Below the 64 KiB that a pipe holds, so that a failing
 # child never waits for its parent to read.
@@ -168,7 +168,7 @@ class _Child:
     """One forked process and what is known of it."""
 
     def __init__(self, driver: Driver, runner: RunnerAPI) -> None:
-        self._driver = str(driver)
+        self._driver = name_of(driver)
         self._reason = ""
         self._report = ""
         self.ended_well = False
@@ -192,7 +192,7 @@ class _Child:
                 self._end("ended without finishing its driver")
                 return
             if report:
-                self._end("failed", report.decode("utf-8", "replace"))
+                self._end("failed", report.decode("utf-8", "replace").rstrip())
             else:
                 self.ended_well = True
                 self._end("")
