@@ -20,7 +20,9 @@ class Initializer:
         self._kwargs = kwargs
 
     def __str__(self) -> str:
-        return self._fn.__name__.lstrip("_")
+        """Such as ``serve_endpoint(billing)``."""
+        names = (str(getattr(value, "name", value)) for value in self._kwargs.values())
+        return f"{self._fn.__name__.lstrip('_')}({', '.join(names)})"
 
     def __call__(self, engine: EngineAPI) -> AbstractAsyncContextManager[EndpointAPI]:
         return self._fn(engine, **self._kwargs)
