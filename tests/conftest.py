@@ -62,7 +62,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 def short_tmp_path() -> Iterator[Path]:
     """A folder with a short path.
 
-    A Unix socket's path may have 107 bytes (Linux) or 103 (macOS); pytest's own ``tmp_path`` has the name of the
+    A Unix socket's path may have 107 bytes (Linux) or 103 (macOS); pytest's ``tmp_path`` has the name of the
     test in it, and soon more.
     """
     path = Path(tempfile.mkdtemp(prefix="lc-", dir="/tmp" if os.path.isdir("/tmp") else None))
