@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InvalidEndpointName
-
-# Safe as a file name on every system and as a key in any store; docs/wire.md, "Names".
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+from ..session.names import is_endpoint_name
 
 
 def check_endpoint_name(name: object) -> str:
@@ -19,7 +16,7 @@ def check_endpoint_name(name: object) -> str:
     Raises:
         InvalidEndpointName: it may not; the message says what is allowed.
     """
-    if not isinstance(name, str) or NAME_PATTERN.fullmatch(name) is None:
+    if not isinstance(name, str) or not is_endpoint_name(name):
         raise InvalidEndpointName(
             f"{name!r} is no endpoint name: wanted 1 to 100 of the characters A-Z a-z 0-9 . _ - with a letter or "
             "digit first, because a name is also a file name. Choose another.",

@@ -26,7 +26,17 @@ class PendingRequest:
     It ends with the first response; with an error once every responder has failed or gone; or in time.
     """
 
-    __slots__ = ("_expected", "_failures", "_gone", "_reason", "_responders", "_waiter", "done", "request")
+    __slots__ = (
+        "_expected",
+        "_failures",
+        "_gone",
+        "_reason",
+        "_responders",
+        "_sealed",
+        "_waiter",
+        "done",
+        "request",
+    )
 
     def __init__(self, request: EventType, expected: type[BaseEvent], waiter: Waiter[BaseEvent]) -> None:
         self.request = request
@@ -37,6 +47,13 @@ class PendingRequest:
         self._failures: list[ResponderFailure] = []
         self._gone: list[str] = []
         self._reason = ""
+        # A responder may fail before the next one was even asked: that alone is no end yet.
+        self._sealed = False
+
+    def sealed(self) -> None:
+        """Every responder has been asked."""
+        self._sealed = True
+        self._end_if_nobody_is_left()
 
     def asked(self, key: RequestKey, endpoint: str) -> None:
         """``endpoint`` got the request under ``key``."""
@@ -103,7 +120,7 @@ class PendingRequest:
             self._waiter.fail(error)
 
     def _end_if_nobody_is_left(self) -> None:
-        if self._responders:
+        if self._responders or not self._sealed:
             return
         if not self._failures:
             peers = ", ".join(map(repr, self._gone))
@@ -160,39 +177,46 @@ class RequestDeadlines:
 class OpenRequest:
     """One received request while its handlers work on it.
 
-    ``failed`` is reported only when every handler has ended, at least one raised, none answered, and no
-    stream took the request: until then an answer is still possible.
+    ``failed`` is reported only when every subscription that got the request is done with it, at least one
+    raised or dropped it, none answered, and no stream took it: until then an answer is still possible.
     """
 
-    __slots__ = ("_failure", "_handlers", "_held", "_report", "answered")
+    __slots__ = ("_failure", "_held", "_report", "_waiting", "answered")
 
     def __init__(self, report: Callable[[str, str, str], None]) -> None:
         self._report = report
-        self._handlers = 0
+        # One until sealed(): a plain function may raise before the next subscription has got the request.
+        self._waiting = 1
         self._held = False
         self._failure: tuple[str, str, str] | None = None
         self.answered = False
 
-    def handed_to_handler(self) -> None:
-        self._handlers += 1
+    def handed_over(self) -> None:
+        """One more subscription got the request."""
+        self._waiting += 1
 
-    def handed_to_stream(self) -> None:
+    def sealed(self) -> None:
+        """Every subscription has got it."""
+        self._done_with_one()
+
+    def taken_by_stream(self) -> None:
+        """A stream's consumer has it: nobody can know when it gives up, so the request stays open."""
         self._held = True
+        self._done_with_one()
 
     def handler_ended(self, error: Exception | None) -> None:
-        self._handlers -= 1
         if error is not None and self._failure is None:
             self._failure = ("handlerRaised", type(error).__qualname__, str(error))
-        self._report_if_over()
+        self._done_with_one()
 
     def dropped(self) -> None:
-        """A subscription's own policy dropped the request before its handler saw it."""
-        self._handlers -= 1
+        """A subscription's policy dropped the request, or the subscription ended before it was handled."""
         if self._failure is None:
-            self._failure = ("overloaded", "", "the responder's subscription was full and dropped the request")
-        self._report_if_over()
+            self._failure = ("overloaded", "", "the responder's subscription was full or ended and dropped the request")
+        self._done_with_one()
 
-    def _report_if_over(self) -> None:
-        if self._handlers == 0 and self._failure is not None and not self._held and not self.answered:
+    def _done_with_one(self) -> None:
+        self._waiting -= 1
+        if self._waiting == 0 and self._failure is not None and not self._held and not self.answered:
             self.answered = True
             self._report(*self._failure)

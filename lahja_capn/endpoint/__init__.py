@@ -1,0 +1,21 @@
+"""Endpoints: the public API, written once for every runtime."""
+
+from __future__ import annotations
+
+from .api import EndpointAPI
+from .config import ConnectionConfig
+from .counters import PeerCounters
+from .endpoint import Endpoint
+from .inbox import InboxCounters
+from .streams import EventStream
+from .subscription import Subscription
+
+__all__ = [
+    "ConnectionConfig",
+    "Endpoint",
+    "EndpointAPI",
+    "EventStream",
+    "InboxCounters",
+    "PeerCounters",
+    "Subscription",
+]

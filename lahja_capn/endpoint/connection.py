@@ -1,0 +1,498 @@
+"""One connection: drives a session over a channel. The only place that reads and writes.
+
+Two tasks for each connection. The reader waits until the channel is readable, hands all that is there to the
+session, and passes on what the session makes of it; it never stops reading, whatever the user's code does, so
+that credit, responses and goodbyes always get through. The writer is woken at most once for all that one turn
+of the loop has queued; what it finds leaves in one send.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+import anyio
+from typing_extensions import Buffer
+
+from ..binding import EventType
+from ..session import (
+    Arrived,
+    Closed,
+    Counters,
+    FailedArrived,
+    PeerDropped,
+    PeerHello,
+    PeerUp,
+    ResponseArrived,
+    Session,
+    SubscriptionsApplied,
+    SubscriptionsChanged,
+    TypeDisabled,
+)
+from .needs import Channel, Runtime, Waiter
+from .requests import OpenRequest, PendingRequest
+
+logger = logging.getLogger("lahja_capn.endpoint")
+
+# Queued bytes after which the publisher itself sends, in the middle of its turn: enough for one send to carry
+# hundreds of small events, small enough that a consumer does not wait for a long burst to end.
+FLUSH_BYTES = 64 * 1024
+
+# Reads of one turn before other tasks get theirs; a read takes up to a whole receive buffer.
+READS_PER_TURN = 16
+
+# Buffers from this size on are sent from where they lie; smaller ones are joined (design.md, figures).
+JOIN_BELOW_BYTES = 64 * 1024
+
+
+class Owner(Protocol):
+    """What a connection tells its endpoint."""
+
+    def on_hello(self, connection: Connection) -> None: ...
+
+    def on_up(self, connection: Connection) -> None: ...
+
+    def on_subscriptions(self, connection: Connection) -> None: ...
+
+    def on_arrived(self, connection: Connection, arrived: Arrived) -> None: ...
+
+    def on_response(self, connection: Connection, response: ResponseArrived) -> None: ...
+
+    def on_failed(self, connection: Connection, failed: FailedArrived) -> None: ...
+
+    def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None: ...
+
+    def on_dropped(self, connection: Connection, dropped: PeerDropped) -> None: ...
+
+    def on_closed(self, connection: Connection, closed: Closed) -> None: ...
+
+    def on_deadline(self, deadline: float) -> None: ...
+
+
+class Connection:
+    """A session, its channel, and what the endpoint keeps for it.
+
+    ``serial`` names the connection inside its endpoint (never reused): reply addresses refer to it, so that an
+    answer can never reach another connection of the same peer.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_channel",
+        "_ended",
+        "_flush_wanted",
+        "_flushing",
+        "_heard_waiters",
+        "_out",
+        "_owner",
+        "_pending_add",
+        "_pending_remove",
+        "_pending_version",
+        "_room_waiters",
+        "_runtime",
+        "_scope",
+        "_sequence_versions",
+        "_unflushed",
+        "_write_closed",
+        "_writer",
+        "accepted",
+        "applied_version",
+        "closed",
+        "dialed",
+        "is_up",
+        "last_progress",
+        "open_requests",
+        "pending",
+        "serial",
+        "session",
+    )
+
+    def __init__(
+        self, runtime: Runtime, owner: Owner, channel: Channel, session: Session, serial: int, dialed: bool
+    ) -> None:
+        self.serial = serial
+        self.session = session
+        self.dialed = dialed
+        self.accepted = False
+        self.is_up = False
+        self.closed: Closed | None = None
+        # Requests that wait for an answer from here, and requests from here that wait for ours, by number.
+        self.pending: dict[int, PendingRequest] = {}
+        self.open_requests: dict[int, OpenRequest] = {}
+        # The endpoint's subscription version that this peer has confirmed.
+        self.applied_version = 0
+        self.last_progress = time.monotonic()
+        self._runtime = runtime
+        self._owner = owner
+        self._channel = channel
+        self._scope: anyio.CancelScope | None = None
+        self._out: list[Buffer] = []
+        self._blocked = False
+        self._flushing = False
+        self._flush_wanted = False
+        self._unflushed = 0
+        self._write_closed = False
+        self._ended = False
+        self._writer: Waiter[None] | None = None
+        self._room_waiters: list[Waiter[None]] = []
+        self._heard_waiters: list[Waiter[None]] = []
+        self._pending_add: set[int] = set()
+        self._pending_remove: set[int] = set()
+        self._pending_version = 0
+        self._sequence_versions: dict[int, int] = {}
+
+    @property
+    def name(self) -> str:
+        """The peer's name, "" before its hello."""
+        info = self.session.peer
+        return info.name if info is not None else ""
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.serial} {'to' if self.dialed else 'from'} {self.name!r} {self.session.state}>"
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until both sides have said goodbye, or the connection is lost. Never raises but on cancel."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self._write_loop)
+                await self._read_loop()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._scope = None
+            self._end("the endpoint stopped")
+
+    async def _read_loop(self) -> None:
+        descriptor = self._channel.fileno()
+        self._after_input()
+        while not self.session.is_closed:
+            await self._runtime.wait_readable(descriptor)
+            self.read()
+
+    async def _write_loop(self) -> None:
+        descriptor = self._channel.fileno()
+        while True:
+            if self._blocked:
+                await self._runtime.wait_writable(descriptor)
+                self._blocked = False
+            elif not self._flush_wanted:
+                self._writer = waiter = self._runtime.new_waiter()
+                await waiter.wait()
+                self._writer = None
+            self.flush()
+
+    def _end(self, reason: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._channel.close()
+        if self.closed is None:
+            self.session.connection_lost(time.monotonic(), reason)
+            self._dispatch()
+        self._wake_all_waiters()
+
+    # --- in -------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Hand everything that has arrived to the session, and on to the endpoint."""
+        session = self.session
+        receive_into = self._channel.receive_into
+        for _ in range(READS_PER_TURN):
+            if session.is_closed or self._ended:
+                break
+            buffer = session.receive_buffer()
+            try:
+                count = receive_into(buffer)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                session.connection_lost(time.monotonic(), error.strerror or str(error))
+                break
+            if count == 0:
+                session.receive_eof(time.monotonic())
+                break
+            full = count == len(buffer)
+            # The view pins the session's buffer: release it before the session may move what lies there.
+            buffer.release()
+            session.bytes_received(count, time.monotonic())
+            self._dispatch()
+            if self._heard_waiters:
+                self._heard_waiters = _wake_all(self._heard_waiters)
+            if not full:
+                break
+        self._after_input()
+
+    async def heard(self) -> None:
+        """Wait until the next byte from the peer, or the end of the connection."""
+        if self.closed is None:
+            waiter = self._runtime.new_waiter()
+            self._heard_waiters.append(waiter)
+            await waiter.wait()
+
+    def _after_input(self) -> None:
+        self._dispatch()
+        self.flush()
+        deadline = self.session.next_deadline()
+        if deadline is not None:
+            self._owner.on_deadline(deadline)
+
+    def _dispatch(self) -> None:
+        owner = self._owner
+        for event in self.session.take_events():
+            kind = type(event)
+            if kind is Arrived:
+                owner.on_arrived(self, event)  # type: ignore[arg-type]  # exact type, tested above
+            elif isinstance(event, ResponseArrived):
+                owner.on_response(self, event)
+            elif isinstance(event, SubscriptionsApplied):
+                version = self._sequence_versions.pop(event.sequence, 0)
+                for sequence in [s for s in self._sequence_versions if s < event.sequence]:
+                    version = max(version, self._sequence_versions.pop(sequence))
+                self.applied_version = max(self.applied_version, version)
+                owner.on_subscriptions(self)
+            elif isinstance(event, SubscriptionsChanged):
+                owner.on_subscriptions(self)
+            elif isinstance(event, FailedArrived):
+                owner.on_failed(self, event)
+            elif isinstance(event, PeerHello):
+                owner.on_hello(self)
+            elif isinstance(event, PeerUp):
+                self.is_up = True
+                owner.on_up(self)
+            elif isinstance(event, TypeDisabled):
+                owner.on_type_disabled(self, event)
+            elif isinstance(event, PeerDropped):
+                owner.on_dropped(self, event)
+            elif isinstance(event, Closed):
+                self.closed = event
+                self.is_up = False
+                owner.on_closed(self, event)
+                self._wake_all_waiters()
+
+    def handle_time(self, now: float) -> float:
+        """Act on deadlines that are due; return the next one, infinity if there is none."""
+        deadline = self.session.next_deadline()
+        if deadline is not None and deadline <= now and not self._ended:
+            # This process may be the one that was stopped: what the peer sent meanwhile counts.
+            self.read()
+            if not self._ended:
+                self.session.handle_time(now)
+                self._dispatch()
+                self.flush()
+                if self.session.is_closed:
+                    self.stop()
+            deadline = self.session.next_deadline()
+        return float("inf") if deadline is None else deadline
+
+    # --- out ------------------------------------------------------------------------------------------
+
+    def wake_writer(self) -> None:
+        """Send what the session has, in this turn of the loop at the latest once for all that is queued."""
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            if self._writer is not None:
+                self._writer.wake(None)
+
+    def queued(self, size: int) -> bool:
+        """``size`` bytes were queued: send soon. True if they were many, and the caller should let others run."""
+        self._unflushed += size
+        if self._unflushed < FLUSH_BYTES:
+            self.wake_writer()
+            return False
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Send what may be sent now; never waits."""
+        self._flush_wanted = False
+        self._unflushed = 0
+        if self._flushing or self._blocked or self._ended:
+            return
+        self._flushing = True
+        try:
+            self._flush()
+        except BlockingIOError:
+            self._blocked = True
+            if self._writer is not None:
+                self._writer.wake(None)
+        except OSError as error:
+            # The other side may have said goodbye before it went: that is still to be read.
+            self._out = []
+            self._flushing = False
+            self._read_what_is_left(error)
+        finally:
+            self._flushing = False
+        if self._room_waiters:
+            self._room_waiters = _wake_all(self._room_waiters)
+
+    def _flush(self) -> None:
+        session = self.session
+        send = self._channel.send
+        if self._pending_add or self._pending_remove:
+            self._send_subscriptions()
+        while True:
+            out = self._out
+            if not out:
+                out = self._out = _joined(session.data_to_send())
+                if not out:
+                    break
+            sent = send(out)
+            self.last_progress = time.monotonic()
+            _advance(out, sent)
+        if session.send_finished and not self._write_closed:
+            self._write_closed = True
+            self._channel.close_write()
+
+    def _read_what_is_left(self, error: OSError) -> None:
+        session = self.session
+        try:
+            while not session.is_closed and self.closed is None:
+                buffer = session.receive_buffer()
+                count = self._channel.receive_into(buffer)
+                buffer.release()
+                if count == 0:
+                    break
+                session.bytes_received(count, time.monotonic())
+        except OSError:
+            pass
+        session.connection_lost(time.monotonic(), error.strerror or str(error))
+        self._dispatch()
+        self.stop()
+
+    def return_event_credit(self, size: int) -> None:
+        """A received event of ``size`` bytes has been taken: the peer may send as much again."""
+        if self.session.return_event_credit(size):
+            self.wake_writer()
+
+    def return_request_credit(self, size: int) -> None:
+        if self.session.return_request_credit(size):
+            self.wake_writer()
+
+    def change_subscriptions(self, add: Iterable[int], remove: Iterable[int], version: int) -> None:
+        """Tell the peer, together with all other changes of this turn."""
+        for type_id in add:
+            self._pending_remove.discard(type_id)
+            self._pending_add.add(type_id)
+        for type_id in remove:
+            self._pending_add.discard(type_id)
+            self._pending_remove.add(type_id)
+        self._pending_version = version
+        self.wake_writer()
+
+    def _send_subscriptions(self) -> None:
+        if not self.accepted or self.closed is not None:
+            return
+        sequence = self.session.update_subscriptions(self._pending_add, self._pending_remove, ack_wanted=True)
+        self._sequence_versions[sequence] = self._pending_version
+        self._pending_add = set()
+        self._pending_remove = set()
+
+    def accept(self, subscriptions: set[int], version: int) -> None:
+        """Answer the peer's hello: the endpoint has nothing against it."""
+        self.accepted = True
+        # The first subscriptions have the sequence 1, and the session asks for their acknowledgement.
+        self._sequence_versions[1] = version
+        self._pending_add = set()
+        self._pending_remove = set()
+        self.session.accept(subscriptions, False)
+        self.wake_writer()
+
+    async def room(self, too_slow_s: float, below_bytes: int | None = None) -> None:
+        """Wait until another event can be queued (or less than ``below_bytes`` are), or the connection has ended.
+
+        A peer that takes no byte for ``too_slow_s`` is disconnected: it must not hold its publisher for ever.
+        """
+        session = self.session
+        while self.closed is None and not (
+            session.has_room if below_bytes is None else session.queued_bytes < below_bytes
+        ):
+            patience = self.last_progress + too_slow_s - time.monotonic()
+            if patience <= 0:
+                self.say_goodbye(
+                    "tooSlow", f"took no byte for {too_slow_s:g} s while {session.queued_bytes} bytes were queued"
+                )
+                return
+            waiter = self._runtime.new_waiter()
+            self._room_waiters.append(waiter)
+            with anyio.move_on_after(patience):
+                await waiter.wait()
+
+    async def drained(self) -> None:
+        """Wait until all that was queued has been sent, or the connection has ended."""
+        while self.closed is None and (self._out or self.session.queued_bytes):
+            waiter = self._runtime.new_waiter()
+            self._room_waiters.append(waiter)
+            self.wake_writer()
+            await waiter.wait()
+
+    def _wake_all_waiters(self) -> None:
+        self._room_waiters = _wake_all(self._room_waiters)
+        self._heard_waiters = _wake_all(self._heard_waiters)
+
+    # --- end ------------------------------------------------------------------------------------------
+
+    def say_goodbye(self, code: str, text: str) -> None:
+        """Close from our side: the peer is told why, what is queued is dropped and counted."""
+        self.session.close(code, text, time.monotonic())
+        self._dispatch()
+        self.flush()
+        deadline = self.session.next_deadline()
+        if deadline is not None:
+            self._owner.on_deadline(deadline)
+
+    def stop(self) -> None:
+        """End the tasks; what can still be sent has been."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    @property
+    def counters(self) -> Counters:
+        return self.session.counters
+
+    def wants(self, event_type: EventType) -> bool:
+        """True if the peer subscribes to the type, and both sides read it the same way."""
+        return self.is_up and self.session.wants(event_type)
+
+
+def _wake_all(waiters: list[Waiter[None]]) -> list[Waiter[None]]:
+    """Wake every waiter; returns the list that takes its place."""
+    for waiter in waiters:
+        waiter.wake(None)
+    return []
+
+
+def _joined(buffers: list[Buffer]) -> list[Buffer]:
+    """Small buffers joined into one, large ones left where they lie."""
+    if len(buffers) < 2:
+        return buffers
+    joined: list[Buffer] = []
+    small: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) < JOIN_BELOW_BYTES:  # type: ignore[arg-type]  # bytes and memoryviews have a length
+            small.append(buffer)
+        else:
+            if small:
+                joined.append(b"".join(small))
+                small = []
+            joined.append(buffer)
+    if small:
+        joined.append(b"".join(small))
+    return joined
+
+
+def _advance(buffers: list[Buffer], sent: int) -> None:
+    """Take ``sent`` bytes off the front of ``buffers``."""
+    done = 0
+    for buffer in buffers:
+        size = len(buffer)  # type: ignore[arg-type]
+        if sent < size:
+            break
+        sent -= size
+        done += 1
+    del buffers[:done]
+    if sent:
+        buffers[0] = memoryview(buffers[0])[sent:]

@@ -1,0 +1,161 @@
+"""Handlers: run the user's function for every event of a subscription."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..binding import BaseEvent
+from .inbox import Grant, Inbox, Item
+from .needs import Waiter
+from .requests import OpenRequest
+
+logger = logging.getLogger("lahja_capn.endpoint")
+
+Handler = Callable[[Any], Any]
+HandlerErrorHook = Callable[[BaseEvent, Exception], None]
+
+# Request handlers of one subscription that run at the same time; an event's handlers run one at a time.
+CONCURRENT_REQUESTS = 100
+
+# Workers of a request subscription that stay for the next request; more only live through a burst.
+IDLE_WORKERS = 4
+
+# Events that one turn of an inline drain handles before the loop gets a turn.
+INLINE_BATCH = 256
+
+
+def is_async_handler(handler: Handler) -> bool:
+    """True if calling ``handler`` gives a coroutine; sees through partials and callable objects (lahja L19)."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - looking for an async __call__, not for callability
+    )
+
+
+class HandlerInbox(Inbox):
+    """Calls a handler for each event, one at a time and in order; for requests up to 100 at the same time.
+
+    A plain function is called right where the event arrives, which costs no task and no queue. An async one
+    runs in workers that live as long as the subscription.
+    """
+
+    __slots__ = ("_busy", "_concurrency", "_handler", "_hook", "_idle", "_inline", "_spawn", "_workers")
+
+    def __init__(
+        self,
+        *args: Any,
+        handler: Handler,
+        hook: HandlerErrorHook | None,
+        spawn: Callable[..., None],
+    ) -> None:
+        super().__init__(*args)
+        self._handler = handler
+        self._hook = hook
+        self._spawn = spawn
+        self._inline = not is_async_handler(handler)
+        self._concurrency = CONCURRENT_REQUESTS if self.event_type.is_request and not self._inline else 1
+        self._busy = False
+        self._workers = 0
+        self._idle: list[Waiter[None]] = []
+
+    def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
+        if request is not None:
+            request.handed_over()
+        if self._inline and not self._busy:
+            # A handler that broadcasts its own type comes back here while it runs: _busy makes that event
+            # wait its turn in the queue instead of nesting.
+            self._busy = True
+            if grant is not None:
+                grant.taken()
+            self._delivered += 1
+            self._run_inline(event, request)
+            return
+        if self._enqueue(Item(event, grant, request)) and not self._inline:
+            self._wake_worker()
+
+    def _run_inline(self, event: BaseEvent, request: OpenRequest | None) -> None:
+        for _ in range(INLINE_BATCH):
+            try:
+                result = self._handler(event)
+            except Exception as error:
+                self._failed_with(event, error, request)
+            else:
+                if result is not None and inspect.isawaitable(result):
+                    # A plain function that returns an awaitable (a lambda around an async method).
+                    self._spawn(self._finish_inline, event, result, request)
+                    return
+                if request is not None:
+                    request.handler_ended(None)
+            if not self._queue:
+                self._busy = False
+                return
+            event, _, request = self._take()
+        # A handler that keeps feeding itself must not keep the loop.
+        self._spawn(self._finish_inline, event, None, request)
+
+    async def _finish_inline(
+        self, event: BaseEvent, result: Awaitable[Any] | None, request: OpenRequest | None
+    ) -> None:
+        if result is None:
+            self._run_inline(event, request)
+            return
+        await self._await_result(event, result, request)
+        if self._queue:
+            event, _, request = self._take()
+            self._run_inline(event, request)
+        else:
+            self._busy = False
+
+    async def _await_result(self, event: BaseEvent, result: Awaitable[Any], request: OpenRequest | None) -> None:
+        try:
+            await result
+        except Exception as error:
+            self._failed_with(event, error, request)
+        else:
+            if request is not None:
+                request.handler_ended(None)
+
+    def _wake_worker(self) -> None:
+        if self._idle:
+            self._idle.pop().wake(None)
+        elif self._workers < self._concurrency:
+            self._workers += 1
+            self._spawn(self._work)
+
+    async def _work(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    event, _, request = self._take()
+                    await self._await_result(event, self._handler(event), request)
+                if self.closed or len(self._idle) >= IDLE_WORKERS:
+                    return
+                waiter = self._runtime.new_waiter()
+                self._idle.append(waiter)
+                await waiter.wait()
+        finally:
+            self._workers -= 1
+
+    def _failed_with(self, event: BaseEvent, error: Exception, request: OpenRequest | None) -> None:
+        self._failed += 1
+        logger.error(
+            "Handler %s raised on %s from %s",
+            getattr(self._handler, "__qualname__", self._handler),
+            self.event_type.name,
+            event.get_origin(),
+            exc_info=error,
+        )
+        if self._hook is not None:
+            try:
+                self._hook(event, error)
+            except Exception:
+                logger.exception("The on_handler_error hook itself raised")
+        if request is not None:
+            request.handler_ended(error)
+
+    def _on_close(self) -> None:
+        idle, self._idle = self._idle, []
+        for waiter in idle:
+            waiter.wake(None)
