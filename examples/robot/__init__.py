@@ -1,0 +1,1 @@
+"""A small robot whose parts are processes; run ``python examples/demo.py``."""
