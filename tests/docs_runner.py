@@ -136,11 +136,12 @@ def parse(text: str) -> Document:
     return document
 
 
-def run(text: str, name: str, folder: Path, path_entries: list[Path]) -> None:
+def run(text: str, name: str, folder: Path, path_entries: list[Path], python: str = sys.executable) -> None:
     """Do in ``folder`` what the document ``text``, called ``name`` in messages, asks for.
 
     Args:
         path_entries: what the programs find on ``sys.path`` besides their own folder.
+        python: the interpreter that runs them.
 
     Raises:
         DocumentError: see :func:`parse`; or a program failed, with what it printed.
@@ -156,38 +157,41 @@ def run(text: str, name: str, folder: Path, path_entries: list[Path]) -> None:
         programs.append([main])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path_entries))}
     for together in programs:
-        _run_together(together, name, folder, environment)
+        _run_together(together, name, folder, environment, python)
 
 
-def _run_together(programs: list[str], name: str, folder: Path, environment: dict[str, str]) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", program],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for program in programs
-    ]
+def _run_together(
+    programs: list[str], name: str, folder: Path, environment: dict[str, str], python: str
+) -> None:
+    # Output goes to files: a pipe would hold a chatty program up while another one is waited for.
+    outputs = [folder / f".{program}.output" for program in programs]
+    processes = []
     failures = []
     try:
-        for program, process in zip(programs, processes, strict=True):
+        for program, path in zip(programs, outputs, strict=True):
+            with path.open("wb") as output:
+                processes.append(
+                    subprocess.Popen(
+                        [python, "-W", "error", program],
+                        cwd=folder,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        for program, path, process in zip(programs, outputs, processes, strict=True):
             try:
-                output, _ = process.communicate(timeout=TIMEOUT_S)
+                process.wait(TIMEOUT_S)
+                outcome = f"ended with {process.returncode}" if process.returncode else ""
             except subprocess.TimeoutExpired:
-                process.kill()
-                output, _ = process.communicate()
-                failures.append(f"{name}: {program} did not end within {TIMEOUT_S} s; it printed:\n{output}")
-            else:
-                if process.returncode:
-                    failures.append(f"{name}: {program} ended with {process.returncode}:\n{output}")
+                outcome = f"did not end within {TIMEOUT_S} s"
+            if outcome:
+                printed = path.read_text(encoding="utf-8", errors="replace")
+                failures.append(f"{name}: {program} {outcome}; it printed:\n{printed}")
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+            process.kill()
+            process.wait()
     if failures:
         raise DocumentError("\n\n".join(failures))
