@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lahja_capn import AsyncioEndpoint, BaseEvent, ConnectionConfig, bind, load
+from lahja_capn import AsyncioEndpoint, BaseEvent, ConnectionConfig, EventStream, bind, load
 
 schema = load(Path(__file__).with_name("things.capnp"))
 
@@ -62,7 +62,8 @@ async def proc2_worker(folder: Path, rounds: int) -> None:
             FirstThingHappened,
             lambda event: logging.info("received by subscribe(): %s", event.payload),
         )
-        display = asyncio.create_task(display_proc1_events(client, rounds))
+        # From this call on the stream takes events, whenever somebody begins to read it.
+        display = asyncio.create_task(display_proc1_events(client.stream(FirstThingHappened, num_events=rounds)))
         await client.wait_until_any_endpoint_subscribed_to(SecondThingHappened)
 
         for _ in range(rounds):
@@ -74,8 +75,8 @@ async def proc2_worker(folder: Path, rounds: int) -> None:
         await display
 
 
-async def display_proc1_events(endpoint: AsyncioEndpoint, rounds: int) -> None:
-    async for event in endpoint.stream(FirstThingHappened, num_events=rounds):
+async def display_proc1_events(events: EventStream[FirstThingHappened]) -> None:
+    async for event in events:
         logging.info("received by stream(): %s", event.payload)
 
 

@@ -23,7 +23,6 @@ from .endpoint import (
     EndpointAPI,
     EventStream,
     InboxCounters,
-    PeerCounters,
     Subscription,
 )
 from .errors import (
@@ -62,7 +61,7 @@ from .errors import (
 )
 from .runtime.on_asyncio import AsyncioEndpoint
 from .schema import load
-from .session import Policy
+from .session import Counters, Policy
 from .wire.limits import Limits
 
 if TYPE_CHECKING:
@@ -82,6 +81,7 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionAttemptRejected",
     "ConnectionConfig",
+    "Counters",
     "DataView",
     "DuplicateConnection",
     "EndpointAPI",
@@ -104,7 +104,6 @@ __all__ = [
     "NameInUse",
     "NoSubscribers",
     "NotAPeer",
-    "PeerCounters",
     "Policy",
     "ProtocolError",
     "RemoteDisconnected",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .api import EndpointAPI
 from .config import ConnectionConfig
-from .counters import PeerCounters
 from .endpoint import Endpoint
 from .inbox import InboxCounters
 from .streams import EventStream
@@ -16,6 +15,5 @@ __all__ = [
     "EndpointAPI",
     "EventStream",
     "InboxCounters",
-    "PeerCounters",
     "Subscription",
 ]

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
-from ..session import Policy
+from ..session import Counters, Policy
 from .config import ConnectionConfig
-from .counters import PeerCounters
 from .inbox import DEFAULT_QUEUE_EVENTS
 from .streams import EventStream
 from .subscription import Subscription
@@ -267,5 +266,5 @@ class EndpointAPI(ABC):
     # --- figures --------------------------------------------------------------------------------------
 
     @abstractmethod
-    def get_peer_counters(self) -> dict[str, PeerCounters]:
+    def get_peer_counters(self) -> dict[str, Counters]:
         """A snapshot per connected peer: what was sent, received, dropped and is queued."""

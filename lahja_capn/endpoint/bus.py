@@ -265,6 +265,7 @@ class Bus:
                 too_large += 1
             elif offer is Offer.DISCONNECT:
                 self._disconnect_full(connection)
+            connection.check_deadline()  # a drop is told to the peer, some time later
         self._raise_if_too_large(event_type, size, route, too_large)
 
     def _raise_if_too_large(self, event_type: EventType, size: int, route: Route, too_large: int) -> None:
@@ -314,6 +315,8 @@ class Bus:
                     too_large += 1
                 elif offer is Offer.DISCONNECT:
                     self._disconnect_full(connection)
+                if offer is not Offer.QUEUED:
+                    connection.check_deadline()
         for inbox in route.inboxes:
             inbox.put_nowait(event)
         if too_large:

@@ -20,7 +20,6 @@ from ..binding import EventType
 from ..session import (
     Arrived,
     Closed,
-    Counters,
     FailedArrived,
     PeerDropped,
     PeerHello,
@@ -236,6 +235,10 @@ class Connection:
     def _after_input(self) -> None:
         self._dispatch()
         self.flush()
+        self.check_deadline()
+
+    def check_deadline(self) -> None:
+        """The session may want to be called earlier than before."""
         deadline = self.session.next_deadline()
         if deadline is not None:
             self._owner.on_deadline(deadline)
@@ -438,20 +441,12 @@ class Connection:
     def say_goodbye(self, code: str, text: str) -> None:
         """Close from our side: the peer is told why, what is queued is dropped and counted."""
         self.session.close(code, text, time.monotonic())
-        self._dispatch()
-        self.flush()
-        deadline = self.session.next_deadline()
-        if deadline is not None:
-            self._owner.on_deadline(deadline)
+        self._after_input()
 
     def stop(self) -> None:
         """End the tasks; what can still be sent has been."""
         if self._scope is not None:
             self._scope.cancel()
-
-    @property
-    def counters(self) -> Counters:
-        return self.session.counters
 
     def wants(self, event_type: EventType) -> bool:
         """True if the peer subscribes to the type, and both sides read it the same way."""

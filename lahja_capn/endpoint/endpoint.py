@@ -24,6 +24,7 @@ from ..errors import ConnectTimeout, DuplicateConnection, LahjaError, LifecycleE
 from ..session import (
     Arrived,
     Closed,
+    Counters,
     FailedArrived,
     LocalEndpoint,
     PeerDropped,
@@ -38,7 +39,6 @@ from .api import EndpointAPI
 from .bus import Bus
 from .config import ConnectionConfig, check_endpoint_name
 from .connection import Connection
-from .counters import PeerCounters, peer_counters
 from .handlers import HandlerErrorHook, HandlerInbox
 from .inbox import DEFAULT_QUEUE_EVENTS
 from .needs import Channel, Listener, Runtime, Transport, Waiter
@@ -668,5 +668,5 @@ class Endpoint(EndpointAPI):
     ) -> None:
         self._bus.check_subscribers(event_type_of(event_type), config)
 
-    def get_peer_counters(self) -> dict[str, PeerCounters]:
-        return {name: peer_counters(connection.session) for name, connection in self._peers.up.items()}
+    def get_peer_counters(self) -> dict[str, Counters]:
+        return {name: connection.session.snapshot() for name, connection in self._peers.up.items()}
