@@ -1,0 +1,46 @@
+"""One connection as a value: bytes in, events out, bytes to send, next deadline. No socket, no loop, no clock."""
+
+from __future__ import annotations
+
+from .counters import Counters
+from .events import (
+    Arrived,
+    Closed,
+    FailedArrived,
+    PeerDropped,
+    PeerHello,
+    PeerUp,
+    ResponseArrived,
+    SessionEvent,
+    SubscriptionsApplied,
+    SubscriptionsChanged,
+    TypeDisabled,
+)
+from .local import LocalEndpoint, PeerInfo
+from .outbox import Offer, Policy
+from .session import Session
+from .state import State
+from .tables import Incompatibility, WireTable
+
+__all__ = [
+    "Arrived",
+    "Closed",
+    "Counters",
+    "FailedArrived",
+    "Incompatibility",
+    "LocalEndpoint",
+    "Offer",
+    "PeerDropped",
+    "PeerHello",
+    "PeerInfo",
+    "PeerUp",
+    "Policy",
+    "ResponseArrived",
+    "Session",
+    "SessionEvent",
+    "State",
+    "SubscriptionsApplied",
+    "SubscriptionsChanged",
+    "TypeDisabled",
+    "WireTable",
+]

@@ -1,0 +1,240 @@
+"""What waits to be sent to one peer: bounded, in order, with a policy for when it is full. Nothing waits in here.
+
+Three queues, each first in first out. Control messages and answers go first and need no credit, then requests,
+then events, each while its window has credit: so requests and answers may overtake events, never each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container
+from enum import Enum
+from typing import TypeAlias
+
+from ..wire import Buffer
+from .counters import Counters
+from .credit import SendWindow
+
+
+class Policy(Enum):
+    """What happens to an event for which there is no room."""
+
+    # The caller waits until there is.
+    WAIT = "wait"
+    DROP_NEWEST = "drop_newest"
+    DROP_OLDEST = "drop_oldest"
+    # At most one event per type is queued, full or not: the newest.
+    NEWEST_ONLY = "newest_only"
+    DISCONNECT = "disconnect"
+
+
+class Offer(Enum):
+    """What became of an event that was offered to a peer."""
+
+    QUEUED = "queued"
+    # Policy WAIT: not queued, offer it again when there is room.
+    FULL = "full"
+    # Dropped by policy, counted. Under DROP_OLDEST the new event is queued and older ones are dropped instead.
+    DROPPED = "dropped"
+    # Over the peer's frame limit: dropped, counted.
+    TOO_LARGE = "too_large"
+    NOT_SUBSCRIBED = "not_subscribed"
+    INCOMPATIBLE = "incompatible"
+    CLOSED = "closed"
+    # Policy DISCONNECT: dropped, counted; the caller closes the connection with `tooSlow`.
+    DISCONNECT = "disconnect"
+
+
+Buffers: TypeAlias = tuple[Buffer, ...]
+
+
+class Outbox:
+    """The queues of one connection.
+
+    There is room while ``queued_bytes`` is below the limit: the queue may exceed it by one frame, so that an event
+    larger than the limit still passes. ``queued_bytes`` counts events, requests and responses, not control
+    messages, which the protocol bounds by itself.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_events",
+        "_first",
+        "_limit",
+        "_requests",
+        "answered",
+        "drops",
+        "event_window",
+        "policy",
+        "queued_bytes",
+        "request_window",
+        "requests_sent_to",
+    )
+
+    def __init__(self, limit: int, counters: Counters) -> None:
+        self._limit = limit
+        self._counters = counters
+        self.policy = Policy.WAIT
+        self.event_window = SendWindow()
+        self.request_window = SendWindow()
+        # (size counted as queued, buffers, request number that this answers or 0)
+        self._first: deque[tuple[int, Buffers, int]] = deque()
+        # (size, number, buffers)
+        self._requests: deque[tuple[int, int, Buffers]] = deque()
+        # (size, type id, buffers)
+        self._events: deque[tuple[int, int, Buffers]] = deque()
+        self.queued_bytes = 0
+        # Events dropped since the peer was last told, by type id.
+        self.drops: dict[int, int] = {}
+        # Numbers of requests whose answers were pulled; the session empties it.
+        self.answered: list[int] = []
+        # The highest request number that was pulled.
+        self.requests_sent_to = 0
+
+    @property
+    def has_room(self) -> bool:
+        return self.queued_bytes < self._limit
+
+    @property
+    def queued_frames(self) -> int:
+        return len(self._first) + len(self._requests) + len(self._events)
+
+    @property
+    def queued_events(self) -> int:
+        return len(self._events)
+
+    @property
+    def waits_for_credit(self) -> bool:
+        """True if all that is queued waits for the peer's handlers, not for its socket."""
+        if self._first or not (self._events or self._requests):
+            return False
+        return not (self._events and self.event_window.balance > 0) and not (
+            self._requests and self.request_window.balance > 0
+        )
+
+    def put_control(self, buffers: Buffers, *, front: bool = False) -> None:
+        """Queue a control message; ``front`` for declares, which must precede what uses them."""
+        if front:
+            self._first.appendleft((0, buffers, 0))
+        else:
+            self._first.append((0, buffers, 0))
+
+    def put_answer(self, size: int, buffers: Buffers, number: int) -> None:
+        """Queue the answer to the peer's request ``number``; ``size`` 0 for a ``failed``."""
+        self._first.append((size, buffers, number))
+        self.queued_bytes += size
+
+    def put_request(self, number: int, size: int, buffers: Buffers) -> None:
+        self._requests.append((size, number, buffers))
+        self.queued_bytes += size
+
+    def offer_event(self, type_id: int, size: int, buffers: Buffers) -> Offer:
+        """Queue an event if the policy lets it in."""
+        policy = self.policy
+        if policy is Policy.NEWEST_ONLY and self._events:
+            self._drop_type(type_id)
+        if self.queued_bytes >= self._limit:
+            if policy is Policy.WAIT:
+                return Offer.FULL
+            if policy is Policy.DROP_OLDEST or policy is Policy.NEWEST_ONLY:
+                self._drop_oldest()
+            # Answers and requests alone may fill the queue; they are never dropped for an event.
+            if self.queued_bytes >= self._limit:
+                self.drop(type_id, size)
+                return Offer.DISCONNECT if policy is Policy.DISCONNECT else Offer.DROPPED
+        self._events.append((size, type_id, buffers))
+        self.queued_bytes += size
+        return Offer.QUEUED
+
+    def drop(self, type_id: int, size: int) -> None:
+        """Count an event as dropped for this peer, to be told."""
+        self._counters.drop(type_id, size)
+        self.drops[type_id] = self.drops.get(type_id, 0) + 1
+
+    def remove_request(self, number: int) -> bool:
+        """Take a request back that was not pulled yet."""
+        for index, (size, queued, _) in enumerate(self._requests):
+            if queued == number:
+                del self._requests[index]
+                self.queued_bytes -= size
+                return True
+        return False
+
+    def purge(self, unwanted: Container[int]) -> None:
+        """Remove the events of these types: the peer no longer wants them, so they are not counted as dropped."""
+        kept = deque(entry for entry in self._events if entry[1] not in unwanted)
+        self.queued_bytes -= sum(size for size, _, _ in self._events) - sum(size for size, _, _ in kept)
+        self._events = kept
+
+    def purge_all_but(self, wanted: Container[int]) -> None:
+        """Remove the events of all other types, for the same reason."""
+        self.purge({type_id for _, type_id, _ in self._events if type_id not in wanted})
+
+    def pull(self, max_bytes: int) -> list[Buffer]:
+        """Take the next buffers to send, about ``max_bytes`` of them; the last frame may go over."""
+        out: list[Buffer] = []
+        extend = out.extend
+        total = 0
+        first = self._first
+        while first and total < max_bytes:
+            size, buffers, number = first.popleft()
+            extend(buffers)
+            # A control message's size was not counted; 64 bytes keep a row of them from being endless.
+            total += size or 64
+            self.queued_bytes -= size
+            if number:
+                self.answered.append(number)
+        counters = self._counters
+        requests = self._requests
+        if requests and total < max_bytes:
+            balance = self.request_window.balance
+            while requests and total < max_bytes and balance > 0:
+                size, self.requests_sent_to, buffers = requests.popleft()
+                extend(buffers)
+                total += size
+                balance -= size
+                self.queued_bytes -= size
+                counters.requests_sent += 1
+            self.request_window.charge(balance)
+        events = self._events
+        if events and total < max_bytes:
+            balance = self.event_window.balance
+            before = total
+            count = len(events)
+            popleft = events.popleft
+            while events and total < max_bytes and balance > 0:
+                size, _, buffers = popleft()
+                extend(buffers)
+                total += size
+                balance -= size
+            sent = total - before
+            self.event_window.charge(balance)
+            self.queued_bytes -= sent
+            counters.sent += count - len(events)
+            counters.sent_bytes += sent
+        return out
+
+    def clear(self) -> None:
+        """The connection ends: count what was not sent."""
+        for size, type_id, _ in self._events:
+            self._counters.drop(type_id, size)
+        self._counters.requests_dropped += len(self._requests)
+        self._counters.answers_unsent += sum(1 for _, _, number in self._first if number)
+        self._first.clear()
+        self._requests.clear()
+        self._events.clear()
+        self.drops.clear()
+        self.queued_bytes = 0
+
+    def _drop_oldest(self) -> None:
+        while self._events and self.queued_bytes >= self._limit:
+            size, type_id, _ = self._events.popleft()
+            self.queued_bytes -= size
+            self.drop(type_id, size)
+
+    def _drop_type(self, type_id: int) -> None:
+        # Under NEWEST_ONLY the queue holds one event per type, so this is short.
+        for size, queued, _ in self._events:
+            if queued == type_id:
+                self.drop(type_id, size)
+        self.purge((type_id,))

@@ -1,0 +1,21 @@
+"""Frames on the wire: made, and read from bytes that come in any pieces. Knows no event, no connection, no clock."""
+
+from __future__ import annotations
+
+from .decoder import FrameDecoder
+from .frames import Buffer, Frame, FrameKind, Segments, encode_frame, frame_size
+from .limits import KEEPALIVE_TCP_S, KEEPALIVE_UNIX_S, UNLIMITED, Limits
+
+__all__ = [
+    "KEEPALIVE_TCP_S",
+    "KEEPALIVE_UNIX_S",
+    "UNLIMITED",
+    "Buffer",
+    "Frame",
+    "FrameDecoder",
+    "FrameKind",
+    "Limits",
+    "Segments",
+    "encode_frame",
+    "frame_size",
+]

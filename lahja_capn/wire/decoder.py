@@ -1,0 +1,298 @@
+"""Reading frames from bytes that come in any pieces.
+
+Bytes are received into an arena and small frames are copied out of it, once, each segment into its own ``bytes``:
+an event that is kept then pins its own bytes only. A large frame gets a buffer of its own size as soon as its
+header is there; its beginning is moved there once and the rest is received straight into it.
+
+Alignment. Cap'n Proto reads a segment in place only if it starts at a multiple of 8. The payload of a ``bytes``
+object starts 32 bytes into a block that the allocator aligns to 16. A frame's header and table are multiples of 8,
+so the segments of a large frame, which starts where its buffer starts, are aligned as well.
+
+Memory. A length is compared with its limit before a buffer is made for it. The buffer is zeroed memory fresh from
+the allocator (``bytes(n)`` is calloc, while ``bytearray(n)`` writes its zeros): of a frame that was announced but
+never sent, the operating system has not yet provided the pages if it is above the allocator's mapping threshold
+(32 MiB at most with glibc).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..errors import HandshakeError, NotAPeer, RemoteProtocolError
+from .frames import HEADER, HEADER_BYTES, LARGE_BYTES, ONE_SEGMENT, Buffer, Segments
+from .limits import CONTROL_FRAME_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Limits
+
+# Holds about 2,000 small events: enough that the cost of one receive call is spread thin.
+ARENA_BYTES: Final = 256 * 1024
+
+# Below this much room at the arena's end, what is left unread is moved to its start. An unread beginning is at
+# most LARGE_BYTES long (longer frames have their own buffer), so less is moved than was received meanwhile.
+_LEAST_ROOM: Final = ARENA_BYTES // 4
+
+# The offset, from the frame's start, of the table of segment sizes.
+_SIZES_AT: Final = HEADER_BYTES + 4
+
+# Copies n words out of a buffer as bytes, without the memoryview that slicing would make in between.
+_COPY_WORDS: Final[list[Callable[[Any, int], tuple[Any, ...]]]] = [
+    struct.Struct(f"{8 * words}s").unpack_from for words in range(128)
+]
+_COPIED_WORDS: Final = len(_COPY_WORDS)
+
+
+class FrameDecoder:
+    """Turns received bytes into frames. Any split of the same bytes gives the same frames.
+
+    ``receive_buffer`` gives a place for the next bytes, ``bytes_received(n)`` says how many were put there, then
+    ``frames`` returns what is complete; call it after every ``bytes_received``, until it returns nothing.
+
+    Until :meth:`open` only control frames are accepted, up to 1 MiB.
+    """
+
+    __slots__ = (
+        "_arena",
+        "_end",
+        "_fast_limit",
+        "_filled",
+        "_first",
+        "_frame_limit",
+        "_large",
+        "_segment_limit",
+        "_start",
+        "_view",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._arena = bytearray(ARENA_BYTES)
+        self._view = memoryview(self._arena)
+        self._start = 0
+        self._end = 0
+        # The frame that has a buffer of its own, and how much of it is there.
+        self._large: memoryview | None = None
+        self._filled = 0
+        self._frame_limit = limits.frame_bytes
+        self._segment_limit = limits.segments
+        # Every frame larger than this is looked at closer; 0 until open(), so that all are.
+        self._fast_limit = 0
+        self._first = True
+
+    def open(self) -> None:
+        """Accept events, requests and responses from now on, up to the frame limit."""
+        self._fast_limit = min(CONTROL_FRAME_BYTES, self._frame_limit)
+
+    @property
+    def is_between_frames(self) -> bool:
+        """True if the bytes so far end where a frame ends."""
+        return self._large is None and self._start == self._end
+
+    def receive_buffer(self) -> memoryview:
+        """Return a writable place for the next bytes, never empty. Valid until ``bytes_received``."""
+        if self._large is not None:
+            return self._large[self._filled :]
+        if ARENA_BYTES - self._end < _LEAST_ROOM:
+            left = self._end - self._start
+            self._view[:left] = self._view[self._start : self._end]
+            self._start, self._end = 0, left
+        return self._view[self._end :]
+
+    def bytes_received(self, count: int) -> None:
+        """Say that ``count`` bytes were put into ``receive_buffer()``."""
+        if self._large is not None:
+            self._filled += count
+        else:
+            self._end += count
+
+    def discard(self) -> None:
+        """Forget everything received. For a connection that is only read until its end."""
+        self._large = None
+        self._start = self._end = 0
+
+    def frames(self) -> list[tuple[int, int, int, int, Segments]]:
+        """Return the complete frames, in order, as tuples of the shape of :class:`Frame`; [] if there is none.
+
+        Raises:
+            RemoteProtocolError: the next frame breaks the format. Frames before it were returned by an earlier
+                call; every later call raises again.
+        """
+        if self._large is not None:
+            return self._large_frame(self._large)
+        found: list[tuple[int, int, int, int, Segments]] = []
+        append = found.append
+        unpack = ONE_SEGMENT.unpack_from
+        arena = self._arena
+        copy_words = _COPY_WORDS
+        fast_limit = self._fast_limit
+        start = self._start
+        end = self._end
+        try:
+            while end - start >= MIN_FRAME_BYTES:
+                length, wire_id, kind, correlation, more, words = unpack(arena, start)
+                size = length + 4
+                if kind:
+                    if not correlation or not wire_id or kind > 2:
+                        self._refuse_header(start)
+                elif correlation:
+                    self._refuse_header(start)
+                if size > fast_limit or length & 7 != 4 or length < 28:
+                    self._check_size(length, wire_id, start)
+                if end - start < size:
+                    break
+                if more or words << 3 != length - 20:
+                    segments: Segments = tuple(
+                        [
+                            bytes(self._view[a:b])
+                            for a, b in _segment_places(arena, start, size, self._segment_limit)
+                        ]
+                    )
+                elif words < _COPIED_WORDS:
+                    segments = copy_words[words](arena, start + 24)
+                else:
+                    segments = (bytes(self._view[start + 24 : start + size]),)
+                append((wire_id, kind, correlation, size, segments))
+                start += size
+            if start == end:
+                self._start = self._end = 0
+                if found:
+                    self._first = False
+                return found
+            self._start = start
+            self._begin_frame(start, end - start)
+        except RemoteProtocolError:
+            self._start = start
+            if not found:
+                raise
+        if found:
+            self._first = False
+        return found
+
+    def _begin_frame(self, start: int, have: int) -> None:
+        """Look at the incomplete frame that begins at ``start``: refuse it early, give it a buffer if it is large."""
+        arena = self._arena
+        if have < 4:
+            return
+        length = int.from_bytes(arena[start : start + 4], "little")
+        if have < HEADER_BYTES:
+            # The length alone tells HTTP, TLS and most other strangers, who may send no more and wait.
+            self._check_size(length, None, start)
+            return
+        length, wire_id, kind, correlation = HEADER.unpack_from(arena, start)
+        if kind > 2 or (kind != 0 and not wire_id) or (kind == 0) != (correlation == 0):
+            self._refuse_header(start)
+        self._check_size(length, wire_id, start)
+        size = length + 4
+        if size > LARGE_BYTES:
+            large = io.BytesIO(bytes(size)).getbuffer()
+            large[:have] = self._view[start : start + have]
+            self._large = large
+            self._filled = have
+            self._start = self._end = 0
+
+    def _large_frame(self, large: memoryview) -> list[tuple[int, int, int, int, Segments]]:
+        size = len(large)
+        if self._filled < size:
+            return []
+        _, wire_id, kind, correlation = HEADER.unpack_from(large)
+        places = _segment_places(large, 0, size, self._segment_limit)
+        kept = large.toreadonly()
+        segments: Segments = tuple([kept[a:b] for a, b in places])
+        self._large = None
+        self._first = False
+        return [(wire_id, kind, correlation, size, segments)]
+
+    def _check_size(self, length: int, wire_id: int | None, start: int) -> None:
+        """Raise unless a frame of this length may come now; ``wire_id`` is None while it is not known.
+
+        Off the fast path: large frames, the handshake, and the first bytes of a frame.
+        """
+        if length & 7 != 4 or length < MIN_FRAME_BYTES - 4:
+            self._refuse_stranger(start)
+            raise RemoteProtocolError(
+                f"a frame says DATA_LENGTH {length}: wanted 4 modulo 8 and at least {MIN_FRAME_BYTES - 4}",
+                length=length,
+            )
+        if wire_id and not self._fast_limit:
+            self._refuse_stranger(start)
+            raise HandshakeError(
+                f"a frame with EVENT_ID {wire_id} during the handshake: only control messages may come before the "
+                "first subscriptions",
+            )
+        size = length + 4
+        limit, whose = CONTROL_FRAME_BYTES, "the limit for control messages"
+        if wire_id or (wire_id is None and self._fast_limit and self._frame_limit > limit):
+            limit, whose = self._frame_limit, "our frame limit"
+        if size > limit:
+            self._refuse_stranger(start)
+            raise RemoteProtocolError(
+                f"a frame of {size} bytes: {whose} is {limit}", code="frameTooLarge", size=size, limit=limit
+            )
+
+    def _refuse_header(self, start: int) -> None:
+        self._refuse_stranger(start)
+        _, wire_id, kind, correlation = HEADER.unpack_from(self._arena, start)
+        raise RemoteProtocolError(
+            f"a frame with EVENT_ID {wire_id}, FLAGS {kind}, CORRELATION {correlation}: wanted 0, 0, 0 (control), "
+            "an id with 0, 0 (event), or an id with 1 or 2 and a number above 0 (request, response)",
+        )
+
+    def _refuse_stranger(self, start: int) -> None:
+        """Raise NotAPeer if no frame was read yet: then it is not one of us that made a mistake."""
+        if self._first and start == 0:
+            got = bytes(self._arena[: min(self._end, HEADER_BYTES)])
+            raise NotAPeer(
+                f"the first bytes are {got!r}, which is no frame of this protocol: {_guess(got)}. Check that both "
+                "sides use the same address and that a lahja_capn endpoint is at the other end.",
+                got=got,
+            )
+
+
+def _segment_places(buffer: Buffer, start: int, size: int, limit: int) -> list[tuple[int, int]]:
+    """Return where each segment of the complete frame at ``start`` begins and ends in ``buffer``.
+
+    Raises:
+        RemoteProtocolError: a segment table that does not fit the frame exactly.
+    """
+    count = int.from_bytes(buffer[start + HEADER_BYTES : start + _SIZES_AT], "little") + 1
+    if count > limit:
+        raise RemoteProtocolError(
+            f"a message of {count} segments: the limit is {limit}", count=count, limit=limit
+        )
+    table = 8 * (count // 2 + 1)
+    if HEADER_BYTES + table + 8 > size:
+        raise RemoteProtocolError(f"a table of {count} segments does not fit a frame of {size} bytes")
+    sizes = struct.unpack_from(f"<{count}I", buffer, start + _SIZES_AT)
+    if count % 2 == 0 and any(buffer[start + _SIZES_AT + 4 * count : start + HEADER_BYTES + table]):
+        raise RemoteProtocolError("the padding of a segment table is not zero")
+    if sizes[0] == 0:
+        raise RemoteProtocolError("the first segment is empty: it must hold the root pointer")
+    # Python's integers do not overflow; other peers must add in 64 bits.
+    if HEADER_BYTES + table + 8 * sum(sizes) != size:
+        raise RemoteProtocolError(
+            f"segments of {8 * sum(sizes)} bytes in a frame that has room for {size - HEADER_BYTES - table}"
+        )
+    places = []
+    at = start + HEADER_BYTES + table
+    for words in sizes:
+        places.append((at, at + 8 * words))
+        at += 8 * words
+    return places
+
+
+def _guess(got: bytes) -> str:
+    """Say what the first bytes look like."""
+    if got.startswith(
+        (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN", b"TRAC", b"PRI ")
+    ):
+        return "it looks like an HTTP client"
+    if got.startswith(b"HTTP"):
+        return "it looks like an HTTP server"
+    if got.startswith(b"\x16\x03"):
+        return "it looks like TLS, and this address is served without TLS"
+    if got.startswith(b"SSH-"):
+        return "it looks like SSH"
+    if got[4:5] == b"\x80" and got[5:6] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "it looks like a pickle, as the original lahja sends them"
+    if got.isascii() and got.decode("ascii").isprintable():
+        return "it looks like text"
+    return "it looks like nothing known"
