@@ -1,4 +1,4 @@
-"""One connection as a value: bytes in, events out, bytes to send, next deadline. No socket, no loop, no clock."""
+"""One connection as a value: bytes in, events out, bytes to send, next deadline; no socket, loop or clock."""
 
 from __future__ import annotations
 

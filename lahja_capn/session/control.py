@@ -1,7 +1,7 @@
 """Control messages: the values that pass between session and wire.capnp.
 
-One small class per variant of ``Control``; docs/wire.md section 5 describes each field. Encoding and opening go
-through the binding layer, so nothing here touches the Cap'n Proto library.
+One small class per variant of ``Control``; docs/wire.md section 5 describes each field. Encoding and opening
+go through the binding layer, so nothing here touches the Cap'n Proto library.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class SessionCore:
 
         # Rows of our table that are declared to the peer.
         self._declared = 0
-        # Sequences of subscriptions messages: our last, the last of ours that was acknowledged, the peer's last.
+        # Sequences of subscriptions messages: our last, the last of ours that was acknowledged, the peer's
+        # last.
         self._sequence = 0
         self._last_acked = 0
         self._remote_sequence = 0
@@ -209,7 +210,7 @@ class SessionCore:
         self._close(Closed(goodbye_code(error), str(error), False, error), now)
 
     def _close(self, closed: Closed, now: float) -> None:
-        """End from our side: goodbye is the last frame; then only the end of the peer's stream is waited for."""
+        """End from our side: goodbye is the last frame, then only the peer's end of stream is awaited."""
         self._goodbye = encode_control_frame(Goodbye(closed.code, cut(closed.text, GOODBYE_TEXT_BYTES)))
         self._ours = advance(self._ours, Message.GOODBYE)
         self._outbox.clear()

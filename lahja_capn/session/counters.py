@@ -17,7 +17,8 @@ class Counters:
     # Handed to the endpoint.
     received: int = 0
     received_bytes: int = 0
-    # Not sent: policy, too large, or still queued at the end. An event whose subscription ended is none of them.
+    # Not sent: policy, too large, or still queued at the end. An event whose subscription ended is none of
+    # them.
     dropped: int = 0
     dropped_bytes: int = 0
     dropped_by_type: dict[int, int] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Flow control: one window of credit per direction and kind (events, requests). docs/wire.md section 8.
 
-Both sides count bytes of frame size. A frame may be sent while the balance is above zero and is charged whole, so
-that an event larger than the window still passes and the balance may go below zero by that one frame.
+Both sides count bytes of frame size. A frame may be sent while the balance is above zero and is charged
+whole, so that an event larger than the window still passes and the balance may go below zero by that one
+frame.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SendWindow:
 
 
 class ReceiveWindow:
-    """Credit that we granted the peer: what it may still send, and what has come back but was not told yet."""
+    """Credit that we granted the peer: what it may still send, and what came back but was not told yet."""
 
     __slots__ = ("balance", "pending", "window")
 

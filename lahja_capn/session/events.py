@@ -25,7 +25,7 @@ class PeerUp:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionsChanged:
-    """The peer subscribes to other types than before: what really changed, as type ids, and whether to all."""
+    """The peer subscribes to other types than before: what really changed (type ids), and whether to all."""
 
     added: frozenset[int]
     removed: frozenset[int]
@@ -40,7 +40,7 @@ class SubscriptionsApplied:
 
 
 class Arrived:
-    """An event or a request of a type that is known, compatible and subscribed here. One per frame: kept small.
+    """An event or a request whose type is known, compatible and subscribed here. One per frame: small.
 
     ``kind`` is a ``FrameKind``, ``size`` the frame size to give back as credit once the event was taken,
     ``number`` the request's (0 for an event).
@@ -98,8 +98,8 @@ class PeerDropped:
 class Closed:
     """The connection has ended; exactly once, and nothing follows.
 
-    ``code`` is a ``GoodbyeCode``, the peer's or ours; "" if the peer was lost without one. ``error`` is what went
-    wrong, if it was the peer's bytes or silence.
+    ``code`` is a ``GoodbyeCode``, the peer's or ours; "" if the peer was lost without one. ``error`` is what
+    went wrong, if it was the peer's bytes or silence.
     """
 
     code: str

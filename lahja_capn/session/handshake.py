@@ -8,8 +8,7 @@ from ..errors import DuplicateConnection, HandshakeError, LahjaError, Unsupporte
 from ..wire import Buffer, encode_frame
 from ..wire.frames import frame_size
 from ..wire.limits import CONTROL_FRAME_BYTES, MAX_FRAME_BYTES, MIN_FRAME_LIMIT_BYTES, NAME_TEXT_BYTES
-from .control import Declare, Hello, TableRow, encode_control
-from .control import ControlMessage as ControlMessage
+from .control import ControlMessage, Declare, Hello, TableRow, encode_control
 from .local import INSTANCE_BYTES, PROTOCOL_VERSION, LocalEndpoint, PeerInfo
 from .names import is_endpoint_name
 
@@ -26,7 +25,7 @@ def encode_control_frame(message: ControlMessage) -> tuple[Buffer, ...]:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return ``text``, cut to ``limit`` bytes of UTF-8 if it is longer; what UTF-8 cannot say becomes ``?``."""
+    """Return ``text``, cut to ``limit`` bytes of UTF-8; what UTF-8 cannot say becomes ``?``."""
     data = text.encode("utf-8", "replace")
     if len(data) > limit:
         data = data[: limit - 3] + b"..."
@@ -67,7 +66,7 @@ def make_hello(local: LocalEndpoint, rows: tuple[TableRow, ...]) -> Hello:
 
 
 def make_declares(rows: Sequence[TableRow], start: int) -> list[Declare]:
-    """Return the declare messages for the rows from ``start`` on, each within the limit for control frames."""
+    """Return the declare messages for the rows from ``start`` on, each within the limit of control frames."""
     found = []
     while start < len(rows):
         taken, start = take_rows(rows, start)
@@ -114,8 +113,8 @@ def check_hello(hello: Hello, local: LocalEndpoint, expected_peer: str | None) -
         )
     if expected_peer is not None and name != expected_peer:
         raise WrongName(
-            f"the endpoint reached is called {name!r}, wanted {expected_peer!r}. Check the address, or the name in "
-            "the configuration.",
+            f"the endpoint reached is called {name!r}, wanted {expected_peer!r}. Check the address, or "
+            "the name in the configuration.",
             peer=name,
             wanted=expected_peer,
             got=name,

@@ -6,10 +6,10 @@ INFINITY = float("inf")
 
 
 class Keepalive:
-    """Any received byte is life. After an interval without one a ping is due, after ``misses`` the peer is dead.
+    """Any received byte is life. After an interval without one a ping is due, after ``misses`` it is dead.
 
-    A peer is given up only after it left ``misses - 1`` pings unanswered for an interval each: if this process
-    was stopped for long, the first look at the clock asks, it does not judge.
+    A peer is given up only after it left ``misses - 1`` pings unanswered for an interval each: if this
+    process was stopped for long, the first look at the clock asks, it does not judge.
     """
 
     __slots__ = ("_asked", "_asked_at", "_interval_s", "_misses", "last_received")
@@ -37,6 +37,6 @@ class Keepalive:
 
     def describe(self, now: float) -> str:
         return (
-            f"no byte for {now - self.last_received:g} s: {self._misses - 1} pings, {self._interval_s:g} s apart, "
-            "were not answered"
+            f"no byte for {now - self.last_received:g} s: {self._misses - 1} pings, {self._interval_s:g} s "
+            "apart, were not answered"
         )

@@ -1,7 +1,8 @@
-"""What waits to be sent to one peer: bounded, in order, with a policy for when it is full. Nothing waits in here.
+"""What waits to be sent to one peer: bounded, in order, with a policy for a full queue. Nothing waits here.
 
-Three queues, each first in first out. Control messages and answers go first and need no credit, then requests,
-then events, each while its window has credit: so requests and answers may overtake events, never each other.
+Three queues, each first in first out. Control messages and answers go first and need no credit, then
+requests, then events, each while its window has credit: so requests and answers may overtake events, never
+each other.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Offer(Enum):
     QUEUED = "queued"
     # Policy WAIT: not queued, offer it again when there is room.
     FULL = "full"
-    # Dropped by policy, counted. Under DROP_OLDEST the new event is queued and older ones are dropped instead.
+    # Dropped by policy, counted. Under DROP_OLDEST the new event is queued and older ones are dropped
+    # instead.
     DROPPED = "dropped"
     # Over the peer's frame limit: dropped, counted.
     TOO_LARGE = "too_large"
@@ -51,9 +53,9 @@ Buffers: TypeAlias = tuple[Buffer, ...]
 class Outbox:
     """The queues of one connection.
 
-    There is room while ``queued_bytes`` is below the limit: the queue may exceed it by one frame, so that an event
-    larger than the limit still passes. ``queued_bytes`` counts events, requests and responses, not control
-    messages, which the protocol bounds by itself.
+    There is room while ``queued_bytes`` is below the limit: the queue may exceed it by one frame, so that an
+    event larger than the limit still passes. ``queued_bytes`` counts events, requests and responses, not
+    control messages, which the protocol bounds by itself.
     """
 
     __slots__ = (
@@ -161,7 +163,7 @@ class Outbox:
         return False
 
     def purge(self, unwanted: Container[int]) -> None:
-        """Remove the events of these types: the peer no longer wants them, so they are not counted as dropped."""
+        """Remove the events of these types. The peer does not want them: they do not count as dropped."""
         kept = deque(entry for entry in self._events if entry[1] not in unwanted)
         self.queued_bytes -= sum(size for size, _, _ in self._events) - sum(size for size, _, _ in kept)
         self._events = kept

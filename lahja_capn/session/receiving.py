@@ -251,7 +251,7 @@ class ReceivingSession(SessionCore):
     def _on_subscriptions(self, message: Subscriptions) -> None:
         if message.sequence != self._remote_sequence + 1:
             raise RemoteProtocolError(
-                f"subscriptions with sequence {message.sequence} after {self._remote_sequence}: wanted one more"
+                f"subscriptions {message.sequence} after {self._remote_sequence}: wanted the next"
             )
         self._remote_sequence = message.sequence
         current = self.remote_subscriptions

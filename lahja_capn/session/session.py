@@ -1,7 +1,7 @@
 """One connection as a value. docs/wire.md is what it obeys.
 
-The owner drives it with three verbs: it puts received bytes in, takes events out, and takes bytes to send; and it
-says what time it is, in seconds of a clock that never goes back. Nothing here waits or reads a clock.
+The owner drives it with three verbs: it puts received bytes in, takes events out, and takes bytes to send;
+and it says what time it is, in seconds of a clock that never goes back. Nothing here waits or reads a clock.
 
 Turn of an owner::
 
@@ -14,9 +14,9 @@ Turn of an owner::
 
 Bad bytes never raise out of ``bytes_received``: the peer is told goodbye, and ``Closed`` has the error.
 
-``close``, ``accept``, ``update_subscriptions`` and all ``send_*`` only queue: call ``data_to_send`` after them.
-``return_*_credit`` say with True that there is something to send now. ``next_deadline`` may be earlier after any
-call.
+``close``, ``accept``, ``update_subscriptions`` and all ``send_*`` only queue: call ``data_to_send`` after
+them. ``return_*_credit`` say with True that there is something to send now. ``next_deadline`` may be earlier
+after any call.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Session(ReceivingSession):
 
     # --- decisions of the endpoint --------------------------------------------------------------------
 
-    def accept(self, subscriptions: Iterable[int] = (), all: bool = False) -> None:  # noqa: A002 - the schema's word
+    def accept(self, subscriptions: Iterable[int] = (), all: bool = False) -> None:
         """Answer the peer's hello, on either side: declare our table and say what we subscribe to (type ids).
 
         This first subscriptions message has sequence 1 and asks for its acknowledgement. Does nothing if the
@@ -179,7 +179,7 @@ class Session(ReceivingSession):
         add: Iterable[int] = (),
         remove: Iterable[int] = (),
         *,
-        all: bool | None = None,  # noqa: A002 - the schema's word
+        all: bool | None = None,
         ack_wanted: bool = False,
     ) -> int:
         """Change what we subscribe to; return the sequence that ``SubscriptionsApplied`` will name.
@@ -234,7 +234,8 @@ class Session(ReceivingSession):
         The type expected as a response must stand in the table before: ``table.wire_id(response_type)``.
 
         Raises:
-            FrameTooLarge: over the peer's limit; LocalProtocolError: the connection is not up. Nothing was queued.
+            FrameTooLarge: over the peer's limit; LocalProtocolError: the connection is not up. Nothing was
+            queued.
         """
         if self._state is not State.UP:
             raise LocalProtocolError(f"a request on a connection that is {self._state.value}")
@@ -253,7 +254,7 @@ class Session(ReceivingSession):
             self._outbox.remove_request(number)
 
     def send_response(self, number: int, event_type: EventType, segments: Segments) -> bool:
-        """Answer the peer's request ``number``. False, and counted, if it is answered already or the peer is gone.
+        """Answer the peer's request ``number``. False, and counted, if it was answered or the peer is gone.
 
         A type that the two sides read differently is answered ``incompatibleType`` instead.
 
@@ -294,7 +295,7 @@ class Session(ReceivingSession):
         return self._credit_due
 
     def close(self, code: str, text: str, now: float) -> None:
-        """Say goodbye (``code`` is a ``GoodbyeCode``). What is queued is dropped and counted; ``Closed`` follows."""
+        """Say goodbye with a ``GoodbyeCode``. What is queued is dropped and counted; ``Closed`` follows."""
         if self._state is State.UP or self._state is State.HANDSHAKE:
             self._close(Closed(code, text, False), now)
 
@@ -352,13 +353,12 @@ class Session(ReceivingSession):
 
     def snapshot(self) -> Counters:
         """Return a copy of the counters, with what is queued now."""
-        copy = dataclasses.replace(
+        return dataclasses.replace(
             self.counters,
             queued=self._outbox.queued_events,
             queued_bytes=self._outbox.queued_bytes,
             dropped_by_type=dict(self.counters.dropped_by_type),
         )
-        return copy
 
     # --- helpers --------------------------------------------------------------------------------------
 
@@ -377,8 +377,8 @@ class Session(ReceivingSession):
         if size > self.peer_frame_limit:
             peer = self.peer.name if self.peer is not None else ""
             raise FrameTooLarge(
-                f"{event_type.name} encodes to {size} bytes but {peer!r} accepts {self.peer_frame_limit} per frame "
-                "(its frame limit, told in the handshake). Send less, or raise Limits.frame_bytes there.",
+                f"{event_type.name} encodes to {size} bytes but {peer!r} accepts {self.peer_frame_limit} "
+                "per frame (its frame limit, told in the handshake). Send less, or raise Limits.frame_bytes there.",
                 event=event_type.name,
                 peer=peer,
                 size=size,

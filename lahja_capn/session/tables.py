@@ -45,8 +45,8 @@ class WireTable:
         new = [r for r in (*event_type.reachable, row) if self._is_new(r)]
         if len(self._events) + 1 > self._limits.table_types:
             raise LocalProtocolError(
-                f"{event_type.name} does not fit the id table: {self._limits.table_types} event types are in use "
-                "(Limits.table_types)",
+                f"{event_type.name} does not fit the id table: {self._limits.table_types} event types are in "
+                "use (Limits.table_types)",
                 limit=self._limits.table_types,
             )
         structs = {r.type_id: r for r in new if r.type_id != row.type_id}
@@ -71,8 +71,8 @@ class WireTable:
             return True
         if known != row:
             raise LocalProtocolError(
-                f"{row.name} ({row.type_id:#018x}) is in the id table as {known.name!r} with another layout or "
-                "kind. What peers were told cannot change: restart the endpoint, or bind one version only.",
+                f"{row.name} ({row.type_id:#018x}) is in the id table as {known.name!r} with another "
+                "layout or kind. What peers were told cannot change: restart the endpoint, or bind one version only.",
                 type_id=row.type_id,
             )
         return False
@@ -104,8 +104,8 @@ class Route:
 
     def __init__(self, row: TypeRow) -> None:
         self.row = row
-        # The session's round of receiving in which the next two were looked up: bindings and subscriptions may
-        # have changed between two rounds, not within one.
+        # The session's round of receiving in which the next two were looked up: bindings and subscriptions
+        # may have changed between two rounds, not within one.
         self.round = 0
         # The class bound here; and the same if its events are also wanted.
         self.known: EventType | None = None

@@ -1,4 +1,4 @@
-"""Frames on the wire: made, and read from bytes that come in any pieces. Knows no event, no connection, no clock."""
+"""Frames on the wire: made, and read from bytes that come in any pieces. Knows no event and no connection."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
 """Reading frames from bytes that come in any pieces.
 
-Bytes are received into an arena and small frames are copied out of it, once, each segment into its own ``bytes``:
-an event that is kept then pins its own bytes only. A large frame gets a buffer of its own size as soon as its
-header is there; its beginning is moved there once and the rest is received straight into it.
+Bytes are received into an arena and small frames are copied out of it, once, each segment into its own
+``bytes``: an event that is kept then pins its own bytes only. A large frame gets a buffer of its own size as
+soon as its header is there; its beginning is moved there once and the rest is received straight into it.
 
-Alignment. Cap'n Proto reads a segment in place only if it starts at a multiple of 8. The payload of a ``bytes``
-object starts 32 bytes into a block that the allocator aligns to 16. A frame's header and table are multiples of 8,
-so the segments of a large frame, which starts where its buffer starts, are aligned as well.
+Alignment. Cap'n Proto reads a segment in place only if it starts at a multiple of 8. The payload of a
+``bytes`` object starts 32 bytes into a block that the allocator aligns to 16. A frame's header and table are
+multiples of 8, so the segments of a large frame, which starts where its buffer starts, are aligned as well.
 
-Memory. A length is compared with its limit before a buffer is made for it. The buffer is zeroed memory fresh from
-the allocator (``bytes(n)`` is calloc, while ``bytearray(n)`` writes its zeros): of a frame that was announced but
-never sent, the operating system has not yet provided the pages if it is above the allocator's mapping threshold
-(32 MiB at most with glibc).
+Memory. A length is compared with its limit before a buffer is made for it. The buffer is zeroed memory fresh
+from the allocator (``bytes(n)`` is calloc, while ``bytearray(n)`` writes its zeros): of a frame that was
+announced but never sent, the operating system has not yet provided the pages if it is above the allocator's
+mapping threshold (32 MiB at most with glibc).
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from typing import Any, Final
 
 from ..errors import HandshakeError, NotAPeer, RemoteProtocolError
 from .frames import HEADER, HEADER_BYTES, LARGE_BYTES, ONE_SEGMENT, Buffer, Segments
-from .limits import CONTROL_FRAME_BYTES, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Limits
+from .limits import CONTROL_FRAME_BYTES, MIN_FRAME_BYTES, Limits
 
 # Holds about 2,000 small events: enough that the cost of one receive call is spread thin.
 ARENA_BYTES: Final = 256 * 1024
 
-# Below this much room at the arena's end, what is left unread is moved to its start. An unread beginning is at
-# most LARGE_BYTES long (longer frames have their own buffer), so less is moved than was received meanwhile.
+# Below this much room at the arena's end, what is left unread is moved to its start. An unread beginning is
+# at most LARGE_BYTES long (longer frames have their own buffer), so less is moved than was received
+# meanwhile.
 _LEAST_ROOM: Final = ARENA_BYTES // 4
 
 # The offset, from the frame's start, of the table of segment sizes.
@@ -45,8 +46,9 @@ _COPIED_WORDS: Final = len(_COPY_WORDS)
 class FrameDecoder:
     """Turns received bytes into frames. Any split of the same bytes gives the same frames.
 
-    ``receive_buffer`` gives a place for the next bytes, ``bytes_received(n)`` says how many were put there, then
-    ``frames`` returns what is complete; call it after every ``bytes_received``, until it returns nothing.
+    ``receive_buffer`` gives a place for the next bytes, ``bytes_received(n)`` says how many were put there,
+    then ``frames`` returns what is complete; call it after every ``bytes_received``, until it returns
+    nothing.
 
     Until :meth:`open` only control frames are accepted, up to 1 MiB.
     """
@@ -110,10 +112,11 @@ class FrameDecoder:
         self._start = self._end = 0
 
     def frames(self) -> list[tuple[int, int, int, int, Segments]]:
-        """Return the complete frames, in order, as tuples of the shape of :class:`Frame`; [] if there is none.
+        """Return the complete frames, in order, as tuples of the shape of :class:`Frame`; [] if none.
 
         Raises:
-            RemoteProtocolError: the next frame breaks the format. Frames before it were returned by an earlier
+            RemoteProtocolError: the next frame breaks the format. Frames before it were returned by an
+            earlier
                 call; every later call raises again.
         """
         if self._large is not None:
@@ -168,7 +171,7 @@ class FrameDecoder:
         return found
 
     def _begin_frame(self, start: int, have: int) -> None:
-        """Look at the incomplete frame that begins at ``start``: refuse it early, give it a buffer if it is large."""
+        """Look at the incomplete frame at ``start``: refuse it early, give it a buffer if it is large."""
         arena = self._arena
         if have < 4:
             return
@@ -215,8 +218,8 @@ class FrameDecoder:
         if wire_id and not self._fast_limit:
             self._refuse_stranger(start)
             raise HandshakeError(
-                f"a frame with EVENT_ID {wire_id} during the handshake: only control messages may come before the "
-                "first subscriptions",
+                f"a frame with EVENT_ID {wire_id} during the handshake: only control messages may come "
+                "before the first subscriptions of both sides",
             )
         size = length + 4
         limit, whose = CONTROL_FRAME_BYTES, "the limit for control messages"
@@ -232,8 +235,8 @@ class FrameDecoder:
         self._refuse_stranger(start)
         _, wire_id, kind, correlation = HEADER.unpack_from(self._arena, start)
         raise RemoteProtocolError(
-            f"a frame with EVENT_ID {wire_id}, FLAGS {kind}, CORRELATION {correlation}: wanted 0, 0, 0 (control), "
-            "an id with 0, 0 (event), or an id with 1 or 2 and a number above 0 (request, response)",
+            f"a frame with EVENT_ID {wire_id}, FLAGS {kind}, CORRELATION {correlation}: wanted 0, 0, "
+            "0 (control), an id with 0, 0 (event), or an id with 1 or 2 and a number above 0 (request, response)",
         )
 
     def _refuse_stranger(self, start: int) -> None:
@@ -241,8 +244,8 @@ class FrameDecoder:
         if self._first and start == 0:
             got = bytes(self._arena[: min(self._end, HEADER_BYTES)])
             raise NotAPeer(
-                f"the first bytes are {got!r}, which is no frame of this protocol: {_guess(got)}. Check that both "
-                "sides use the same address and that a lahja_capn endpoint is at the other end.",
+                f"the first bytes are {got!r}, which is no frame of this protocol: {_guess(got)}. Check that "
+                "both sides use the same address and that a lahja_capn endpoint is at the other end.",
                 got=got,
             )
 

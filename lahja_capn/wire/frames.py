@@ -48,7 +48,7 @@ class FrameKind(IntEnum):
 
 
 class Frame(NamedTuple):
-    """What a frame says. ``FrameDecoder.frames`` gives plain tuples of this shape: a third of the cost to make."""
+    """What a frame says. ``FrameDecoder.frames`` gives plain tuples of this shape: cheaper to make."""
 
     wire_id: int
     kind: int
@@ -61,8 +61,8 @@ class Frame(NamedTuple):
 def encode_frame(wire_id: int, kind: int, correlation: int, segments: Segments) -> tuple[Buffer, ...]:
     """Return the buffers that, sent one after the other, are the frame.
 
-    A small message becomes one buffer. A large one keeps its large segments as they are, uncopied: they must not
-    change until they were sent. The same result may be queued to any number of peers.
+    A small message becomes one buffer. A large one keeps its large segments as they are, uncopied: they must
+    not change until they were sent. The same result may be queued to any number of peers.
 
     Args:
         wire_id: 0 to 65535; 0 only with ``kind`` EVENT and ``correlation`` 0.
@@ -106,7 +106,7 @@ def _head(wire_id: int, kind: int, correlation: int, segments: Segments) -> byte
     sizes = [len(segment) for segment in segments]
     if not 1 <= count <= MAX_SEGMENTS:
         raise LocalProtocolError(
-            f"a message of {count} segments: the format allows 1 to {MAX_SEGMENTS}. Build it with larger segments.",
+            f"a message of {count} segments: the format allows 1 to {MAX_SEGMENTS}. Build larger ones.",
             count=count,
             limit=MAX_SEGMENTS,
         )

@@ -1,6 +1,7 @@
-"""Every limit of the bus, with its unit and its reason. docs/wire.md section 11 is the same list for other peers.
+"""Every limit of the bus, with its unit and its reason. docs/wire.md section 11 lists them for other peers.
 
-Names end in their unit: ``_bytes`` counts frame size (``DATA_LENGTH + 4``) unless said otherwise, ``_s`` seconds.
+Names end in their unit: ``_bytes`` counts frame size (``DATA_LENGTH + 4``) unless said otherwise, ``_s``
+seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ MIN_FRAME_LIMIT_BYTES: Final = 1024
 # A control message is small, and must pass before the peer's limit is known: fixed, not negotiated.
 CONTROL_FRAME_BYTES: Final = 1 * MIB
 
-# Cap'n Proto libraries refuse more than 512 segments when reading; no writer with a growing allocator gets there.
+# Cap'n Proto libraries refuse more than 512 segments when reading; no writer with a growing allocator gets
+# there.
 MAX_SEGMENTS: Final = 512
 
 # A wire id is a u16 and 0 is the control message.
@@ -69,8 +71,8 @@ class Limits:
         ConfigError: a value outside its range, named with the range.
     """
 
-    # Largest frame accepted; also the largest event a peer may send us. 64 MiB: large enough for an image or a
-    # model's weights shard, small enough that one peer cannot exhaust a machine.
+    # Largest frame accepted; also the largest event a peer may send us. 64 MiB: large enough for an image or
+    # a model's weights shard, small enough that one peer cannot exhaust a machine.
     frame_bytes: int = 64 * MIB
     # Time from the connection's start until the peer's first subscriptions arrived.
     handshake_timeout_s: float = 10.0
