@@ -14,11 +14,15 @@ from ..binding import StructCodec, TypeRow
 from ..errors import LahjaError, RemoteProtocolError
 from ..schema import wire_schema
 from ..wire import Segments
-from ..wire.limits import MAX_FEATURES
+from ..wire.limits import CONTROL_FRAME_BYTES, MAX_FEATURES
 from .state import Message
 
 # (wire id, row); wire id 0 = a struct reachable from an event.
 TableRow: TypeAlias = tuple[int, TypeRow]
+
+# Bytes of one element in a list: TypeRow (2 words, 2 pointers) and DropCount.
+_ROW_BYTES: Final = 32
+_COUNT_BYTES: Final = 16
 
 _codec: Final = StructCodec(wire_schema().Control)
 
@@ -197,13 +201,64 @@ _FIELDS: Final[dict[Message, Callable[[Any], Any]]] = {
 # --- from fields --------------------------------------------------------------------------------------
 
 
-def _rows_in(rows: Any) -> tuple[TableRow, ...]:
-    return tuple(
-        (
-            row.wireId,
-            TypeRow(type_id=row.typeId, kind=str(row.kind), name=row.name, layout=tuple(row.layout)),
-        )
-        for row in rows
+class _Budget:
+    """Bounds what one message may be read out to.
+
+    Pointers may lead to the same bytes many times: 16,000 rows could share one layout of 200,000 elements. In
+    an honest message nothing is shared, so what is read out is never more than the message's own limit.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = CONTROL_FRAME_BYTES
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise RemoteProtocolError(
+                "parts of a control message overlap: it reads out to more than it holds"
+            )
+
+
+def _rows_in(rows: Any, budget: _Budget) -> tuple[TableRow, ...]:
+    found = []
+    for row in rows:
+        layout = row.layout
+        budget.take(_ROW_BYTES + 4 * len(layout))
+        name = row.name
+        budget.take(len(name))
+        row_read = TypeRow(type_id=row.typeId, kind=str(row.kind), name=name, layout=tuple(layout))
+        found.append((row.wireId, row_read))
+    return tuple(found)
+
+
+def _ids_in(ids: Any, budget: _Budget) -> tuple[int, ...]:
+    budget.take(8 * len(ids))
+    return tuple(ids)
+
+
+def _texts_in(texts: Any, budget: _Budget) -> tuple[str, ...]:
+    found = []
+    for text in texts:
+        budget.take(8 + len(text))
+        found.append(text)
+    return tuple(found)
+
+
+def _counts_in(counts: Any, budget: _Budget) -> tuple[tuple[int, int], ...]:
+    budget.take(_COUNT_BYTES * len(counts))
+    return tuple((count.typeId, count.count) for count in counts)
+
+
+def _subscriptions_in(view: Any) -> Subscriptions:
+    budget = _Budget()
+    return Subscriptions(
+        sequence=view.sequence,
+        add=_ids_in(view.add, budget),
+        remove=_ids_in(view.remove, budget),
+        all=view.all,
+        ack_wanted=view.ackWanted,
     )
 
 
@@ -227,6 +282,7 @@ def _hello_in(hello: Any) -> Hello:
     features = hello.features
     if len(features) > MAX_FEATURES:
         raise RemoteProtocolError(f"hello lists {len(features)} features: the limit is {MAX_FEATURES}")
+    budget = _Budget()
     return Hello(
         protocol_version=version,
         name=hello.name,
@@ -237,26 +293,20 @@ def _hello_in(hello: Any) -> Hello:
         keepalive_ms=hello.keepaliveMs,
         event_credit=hello.eventCredit,
         request_credit=hello.requestCredit,
-        features=tuple(features),
-        rows=_rows_in(hello.types),
+        features=_texts_in(features, budget),
+        rows=_rows_in(hello.types, budget),
     )
 
 
 _READ: Final[dict[str, Callable[[Any], ControlMessage]]] = {
     "hello": _hello_in,
-    "declare": lambda view: Declare(_rows_in(view.types)),
-    "subscriptions": lambda view: Subscriptions(
-        sequence=view.sequence,
-        add=tuple(view.add),
-        remove=tuple(view.remove),
-        all=view.all,
-        ack_wanted=view.ackWanted,
-    ),
+    "declare": lambda view: Declare(_rows_in(view.types, _Budget())),
+    "subscriptions": _subscriptions_in,
     "subscriptionsAck": lambda view: SubscriptionsAck(view.sequence),
     "credit": lambda view: Credit(view.events, view.requests),
     "failed": lambda view: Failed(view.correlation, str(view.code), view.typeName, view.text),
     "ping": lambda view: Ping(),
     "pong": lambda view: Pong(),
-    "dropped": lambda view: Dropped(tuple((count.typeId, count.count) for count in view.counts)),
+    "dropped": lambda view: Dropped(_counts_in(view.counts, _Budget())),
     "goodbye": lambda view: Goodbye(str(view.code), view.text),
 }

@@ -377,8 +377,8 @@ class Session(ReceivingSession):
         if size > self.peer_frame_limit:
             peer = self.peer.name if self.peer is not None else ""
             raise FrameTooLarge(
-                f"{event_type.name} encodes to {size} bytes but {peer!r} accepts {self.peer_frame_limit} "
-                "per frame (its frame limit, told in the handshake). Send less, or raise Limits.frame_bytes there.",
+                f"{event_type.name} encodes to {size} bytes but {peer!r} accepts {self.peer_frame_limit} per"
+                " frame (told in the handshake). Send less, or raise Limits.frame_bytes there.",
                 event=event_type.name,
                 peer=peer,
                 size=size,

@@ -236,7 +236,7 @@ class FrameDecoder:
         _, wire_id, kind, correlation = HEADER.unpack_from(self._arena, start)
         raise RemoteProtocolError(
             f"a frame with EVENT_ID {wire_id}, FLAGS {kind}, CORRELATION {correlation}: wanted 0, 0, "
-            "0 (control), an id with 0, 0 (event), or an id with 1 or 2 and a number above 0 (request, response)",
+            "0 (control), an id with 0, 0 (event), or an id with 1 or 2 and a number (request, response)",
         )
 
     def _refuse_stranger(self, start: int) -> None:
