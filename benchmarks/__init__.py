@@ -1,0 +1,1 @@
+"""Benchmarks: how fast this project is beside others, on this machine, now. See README.md."""
