@@ -170,7 +170,7 @@ class Bench:
             these = {system: Measured(case.name, system, counts[system]) for system in counts}
             self.measured += these.values()
             for number in range(self._options.rounds):
-                # Every other round in reverse: no system always runs on the machine that another has warmed up.
+                # Every other round in reverse: no system always runs on the machine another has warmed up.
                 order = list(counts) if number % 2 == 0 else list(counts)[::-1]
                 for system in order:
                     await self._round(case, these[system], number)

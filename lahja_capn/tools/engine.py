@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -110,20 +110,21 @@ class _EndpointOfRuntime:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, engine: EngineAPI | None, owner: type[EngineAPI]) -> type[EndpointAPI]:
+    def __get__(self, engine: EngineAPI | None, owner: type[EngineAPI]) -> Any:
         import lahja_capn
 
-        endpoint_class: type[EndpointAPI] = getattr(lahja_capn, self._name)
-        return endpoint_class
+        return getattr(lahja_capn, self._name)
 
 
 class AsyncioEngine(_AnyioEngine):
     """Drives an AsyncioEndpoint; to be used inside a running asyncio event loop."""
 
-    endpoint_class: ClassVar[_EndpointOfRuntime] = _EndpointOfRuntime("AsyncioEndpoint")  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        endpoint_class = _EndpointOfRuntime("AsyncioEndpoint")
 
 
 class TrioEngine(_AnyioEngine):
     """Drives a TrioEndpoint; to be used inside ``trio.run``. Importing and making one needs no trio."""
 
-    endpoint_class: ClassVar[_EndpointOfRuntime] = _EndpointOfRuntime("TrioEndpoint")  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        endpoint_class = _EndpointOfRuntime("TrioEndpoint")
