@@ -1,0 +1,177 @@
+"""``EventType``: what the layers above know of a bound event class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lahja_capn.binding.codec import StructCodec, encode_record
+from lahja_capn.binding.fieldtypes import InterfaceType, ListType, StructType
+from lahja_capn.binding.layout import layout_of
+from lahja_capn.binding.plan import StructPlan
+from lahja_capn.binding.record import new, set_dict
+from lahja_capn.errors import BindError, EventFieldError
+from lahja_capn.schema import wire_schema
+
+if TYPE_CHECKING:
+    from lahja_capn.binding.event import BaseEvent, RequestToken
+    from lahja_capn.binding.pointers import Segments
+
+# A generic struct that contains itself with ever larger arguments has no end of variants; what they reach is
+# found within the first few.
+_MAX_VARIANTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """One row of an id table, without the wire id.
+
+    Attributes:
+        type_id: 64-bit id from the schema.
+        kind: "struct" or "opaque".
+        name: the schema's display name, such as ``events.capnp:OrderPlaced``.
+        layout: one hash per ordinal (layout.py); empty for opaque.
+    """
+
+    type_id: int
+    kind: str
+    name: str
+    layout: tuple[int, ...]
+
+
+class EventType:
+    """A bound event class.
+
+    Attributes:
+        type_id: the struct's id; the event type's identity everywhere.
+        name: the class's ``__qualname__``.
+        event_class: the class.
+        row: its row of the id table.
+        reachable: rows of the structs that can occur in it, itself not included, by type id.
+        is_request: whether it is a ``BaseRequestResponseEvent``.
+    """
+
+    __slots__ = ("event_class", "is_request", "name", "reachable", "row", "type_id")
+
+    def __init__(
+        self, event_class: type[BaseEvent], row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
+    ) -> None:
+        self.event_class = event_class
+        self.type_id = row.type_id
+        self.name = event_class.__qualname__
+        self.row = row
+        self.reachable = reachable
+        self.is_request = is_request
+
+    def encode(self, event: BaseEvent) -> Segments:
+        """Return the event as the segments of a Cap'n Proto message.
+
+        An event that was received, or made from a builder, gives the segments it came in, with what this side's
+        schema does not know. A local one is encoded each time: keeping the result would double its memory.
+
+        Raises:
+            EventArgumentError: the values are valid one by one but too large together.
+        """
+        return encode_record(event)
+
+    def open(
+        self, segments: Segments, origin: str | None = None, token: RequestToken | None = None
+    ) -> BaseEvent:
+        """Return the event in a received message. Nothing is read or checked: fields are, when they are read."""
+        event = new(self.event_class)
+        set_dict(event, {"_segments": segments, "_origin": origin, "_token": token})
+        return event
+
+    def __repr__(self) -> str:
+        return f"<EventType {self.name} {self.row.name} 0x{self.type_id:016x}>"
+
+
+class OpaqueEventType(EventType):
+    """An event class that serializes itself: its bytes travel in the wire schema's ``Opaque``."""
+
+    __slots__ = ("_codec",)
+
+    def __init__(
+        self, event_class: type[BaseEvent], row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
+    ) -> None:
+        super().__init__(event_class, row, reachable, is_request)
+        self._codec = StructCodec(wire_schema().Opaque)
+
+    def encode(self, event: Any) -> Segments:
+        """Return ``event.serialize()`` in an ``Opaque``. Always anew: such an event may be mutable."""
+        return self._codec.encode(data=event.serialize())
+
+    def open(
+        self, segments: Segments, origin: str | None = None, token: RequestToken | None = None
+    ) -> BaseEvent:
+        """Return ``deserialize`` of the bytes.
+
+        Unlike the open of a struct this runs the class's own code, and raises.
+
+        Raises:
+            EventFieldError: the message is no ``Opaque``, or ``deserialize`` raised (that is the ``__cause__``)
+                or returned something else than an instance of the class.
+        """
+        cls: Any = self.event_class
+        data = self._codec.open(segments).data
+        try:
+            event = cls.deserialize(data)
+            if type(event) is not cls:
+                raise TypeError(f"deserialize returned {type(event).__qualname__}")
+        except Exception as error:
+            raise EventFieldError(
+                f"{self.name} cannot be read: its deserialize() failed with {type(error).__name__}: {error}.",
+                event=self.name,
+                path="",
+            ) from error
+        event._bind(origin, token)
+        bound: BaseEvent = event
+        return bound
+
+
+def row_of(plan: StructPlan) -> TypeRow:
+    """Return the id table's row of a struct."""
+    return TypeRow(plan.type_id, "struct", plan.name, layout_of(plan.schema))
+
+
+def reachable_rows(plan: StructPlan, owner: str) -> tuple[TypeRow, ...]:
+    """Return the rows of the structs that can occur in `plan`, sorted by type id.
+
+    Raises:
+        BindError: one of them, or `plan` itself, has an interface field.
+    """
+    rows: dict[int, TypeRow] = {}
+    variants: dict[int, list[StructPlan]] = {plan.type_id: [plan]}
+    waiting = [(plan, "")]
+    while waiting:
+        current, path = waiting.pop()
+        for inner, where in _structs_in(current, path, owner):
+            seen = variants.setdefault(inner.type_id, [])
+            if inner in seen or len(seen) >= _MAX_VARIANTS:
+                continue
+            seen.append(inner)
+            waiting.append((inner, where))
+            if inner.type_id not in rows and inner.type_id != plan.type_id:
+                rows[inner.type_id] = row_of(inner)
+    return tuple(rows[type_id] for type_id in sorted(rows))
+
+
+def _structs_in(plan: StructPlan, path: str, owner: str) -> Iterator[tuple[StructPlan, str]]:
+    for name, field in plan.fields.items():
+        kind = field.type
+        where = f"{path}.{name}"
+        while isinstance(kind, ListType):
+            kind = kind.element
+        if isinstance(kind, InterfaceType):
+            raise BindError(
+                f"{owner}{where} is a {kind.name} field: interfaces cannot travel in events. Leave it out of the "
+                "struct, or bind a struct without it.",
+                event=owner,
+                field=where.lstrip("."),
+            )
+        if isinstance(kind, StructType):
+            if kind.is_group:
+                yield from _structs_in(kind.plan, where, owner)
+            else:
+                yield kind.plan, where
