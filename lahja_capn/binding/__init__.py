@@ -1,7 +1,7 @@
 """Binds Python classes to Cap'n Proto structs: events, nested structs, the registry, and the codec.
 
-The only layer that touches pycapnp objects. What the layers to its right use of it is ``EventType.encode`` and
-``.open``, and ``StructCodec`` for control messages.
+The only layer that touches pycapnp objects. What the layers to its right use of it is ``EventType.encode``
+and ``.open``, and ``StructCodec`` for control messages.
 """
 
 from __future__ import annotations

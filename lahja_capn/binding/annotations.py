@@ -45,7 +45,8 @@ def check_class(
     """Check annotations and defaults of `cls`; return the attributes annotated as ``DataView``.
 
     Raises:
-        BindError: an annotation names no field, or does not fit the field's type; a default is not the schema's.
+        BindError: an annotation names no field, or does not fit the field's type; a default is not the
+            schema's.
     """
     names = {attr: name for name, attr in attr_of.items()}
     views = set()
@@ -58,8 +59,8 @@ def check_class(
         wanted = _accepts(field.type, annotation)
         if wanted is not None:
             raise BindError(
-                f"{cls.__qualname__}.{attr} is annotated {_show(annotation)}, but {plan.name}.{field.name} is "
-                f"{field.type.name}: annotate it {wanted}.",
+                f"{cls.__qualname__}.{attr} is annotated {_show(annotation)}, but {plan.name}.{field.name} "
+                f"is {field.type.name}: annotate it {wanted}.",
                 event=cls.__qualname__,
                 field=attr,
             )
@@ -94,7 +95,8 @@ def annotations_of(cls: type, base: type, local_names: dict[str, Any]) -> dict[s
             hints.update(typing.get_type_hints(alone, localns={**local_names, cls.__name__: cls}))
         except Exception as error:
             raise BindError(
-                f"{cls.__qualname__}: an annotation cannot be resolved ({error}). A class used in an annotation must "
+                f"{cls.__qualname__}: an annotation cannot be resolved ({error}). A class used in an "
+                f"annotation must "
                 "be defined (and bound) above this one; `Struct` or `Any` stand for any struct.",
                 event=cls.__qualname__,
                 field=None,
@@ -109,7 +111,8 @@ def _check_default(cls: type, plan: StructPlan, attr: str, name: str, value: Any
     if callable(value) or hasattr(value, "__get__") or not annotated:
         what = "a method or attribute" if not annotated else "a value"
         raise BindError(
-            f"{cls.__qualname__}.{attr} is {what} of the class and a field of {plan.name}: rename one of them, the "
+            f"{cls.__qualname__}.{attr} is {what} of the class and a field of {plan.name}: rename one of "
+            f"them, the "
             f'field with @bind(..., rename={{"{name}": "{name}_"}}).',
             event=cls.__qualname__,
             field=attr,
@@ -122,7 +125,8 @@ def _check_default(cls: type, plan: StructPlan, attr: str, name: str, value: Any
     except Mismatch:
         pass
     raise BindError(
-        f"{cls.__qualname__}.{attr} = {describe(value)}, but the schema's default of {plan.name}.{name} is {default!r}: "
+        f"{cls.__qualname__}.{attr} = {describe(value)}, but the schema's default of {plan.name}.{name} is "
+        f"{default!r}: "
         "that is what a receiver reads when the field is left out. Write the same, or OPTIONAL.",
         event=cls.__qualname__,
         field=attr,
@@ -139,8 +143,8 @@ def _no_field(cls: type, plan: StructPlan, attr: str, names: dict[str, str]) -> 
     close = difflib.get_close_matches(attr, names, 3, 0.5)
     return BindError(
         f"{cls.__qualname__}.{attr}: {plan.name} has no such field; "
-        f"{'did you mean ' + ' or '.join(close) if close else 'it has ' + (', '.join(names) or 'none')}? An attribute "
-        "that is no field is annotated ClassVar.",
+        f"{'did you mean ' + ' or '.join(close) if close else 'it has ' + (', '.join(names) or 'none')}? "
+        "An attribute that is no field is annotated ClassVar.",
         event=cls.__qualname__,
         field=attr,
     )
@@ -188,8 +192,8 @@ def _describe(kind: FieldType, annotation: Any) -> tuple[str, bool]:
     if isinstance(kind, ListType):
         inner = get_args(annotation)
         if get_origin(annotation) is collections.abc.Sequence and len(inner) == 1:
-            wanted = _accepts(kind.element, inner[0])
-            return f"Sequence[{wanted}]", wanted is None
+            element_wanted = _accepts(kind.element, inner[0])
+            return f"Sequence[{element_wanted}]", element_wanted is None
         element, _ = _describe(kind.element, _Nothing)
         hint = (
             " (a field is immutable, so list does not describe it)"

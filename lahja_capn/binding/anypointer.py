@@ -51,9 +51,9 @@ class Cast:
 class AnyPointer:
     """A pointer of any kind: null, a struct, a list, text or data.
 
-    An event is constructed with a bound struct or event, a str, bytes, or an ``AnyPointer``; ``AnyPointer.of_list``
-    makes one from a list. What arrives is an ``AnyPointer``, and the receiver says what to read it as; read as
-    something it is not, it raises ``EventFieldError``.
+    An event is constructed with a bound struct or event, a str, bytes, or an ``AnyPointer``;
+    ``AnyPointer.of_list`` makes one from a list. What arrives is an ``AnyPointer``, and the receiver says
+    what to read it as; read as something it is not, it raises ``EventFieldError``.
     """
 
     __slots__ = ("__weakref__", "_once", "_parent", "_reader", "_segments", "_step")
@@ -68,8 +68,8 @@ class AnyPointer:
         self._once = False
 
     if TYPE_CHECKING:
-        # What a type checker sees of a field annotated ``AnyPointer``: the constructor takes all these, reading
-        # gives an AnyPointer. At run time a bound field has a descriptor of its own.
+        # What a type checker sees of a field annotated ``AnyPointer``: the constructor takes all these,
+        # reading gives an AnyPointer. At run time a bound field has a descriptor of its own.
         def __get__(self, event: Any, owner: Any = None) -> AnyPointer: ...
 
         def __set__(
@@ -81,7 +81,8 @@ class AnyPointer:
         """Return an AnyPointer to a list.
 
         Args:
-            element: what the elements are: a schema name (``"UInt32"``, ``"Text"``, ``"List(Bool)"``), a bound
+            element: what the elements are: a schema name (``"UInt32"``, ``"Text"``, ``"List(Bool)"``), a
+            bound
                 struct class, or a struct or enum of a loaded schema.
             values: the elements, checked like a list field's.
         """
@@ -119,7 +120,8 @@ class AnyPointer:
         """Read it as a struct.
 
         Args:
-            target: a bound class, or a struct of a loaded schema (which gives a view without a class of yours).
+            target: a bound class, or a struct of a loaded schema (which gives a view without a class of
+            yours).
 
         Raises:
             EventFieldError: it holds something else.
@@ -282,8 +284,8 @@ def box_bytes(value: bytes | bytearray | memoryview) -> bytes:
 def box_reader(value: Any, words: int = 0) -> Segments:
     """Return a Box that holds a copy of a pycapnp struct (reader or builder).
 
-    A struct's copy is made by setting a field, because the direct way, ``set_root``, ends the process when the
-    source is malformed. Raises what pycapnp raises.
+    A struct's copy is made by setting a field, because the direct way, ``set_root``, ends the process when
+    the source is malformed. Raises what pycapnp raises.
     """
     message = capnp._MallocMessageBuilder(words) if words else capnp._MallocMessageBuilder()
     message.init_root(_Box.schema)._set_by_field(_VALUE, value)
@@ -293,8 +295,8 @@ def box_reader(value: Any, words: int = 0) -> Segments:
 def unboxed(value: Any, words: int) -> Segments:
     """Return a message whose root is a copy of a pycapnp struct of at most `words` words.
 
-    With room for all in one segment, a Box's pointer and what follows it are that message: the first pointer of
-    a Box and a root pointer stand in the same relation to what they point to.
+    With room for all in one segment, a Box's pointer and what follows it are that message: the first pointer
+    of a Box and a root pointer stand in the same relation to what they point to.
     """
     segments = box_reader(value, words + 8)
     if len(segments) != 1:

@@ -37,8 +37,8 @@ def bind(
         struct: a struct of a loaded schema.
         rename: schema name -> attribute name, for fields whose name is taken by a method of the class.
         type_id: instead of `struct`: the 64-bit id of an event class that serializes itself. It has
-            ``serialize(self) -> bytes``, a classmethod ``deserialize(cls, data: bytes)``, and an ``__init__`` of
-            its own. Choose the id once with ``capnp id``.
+            ``serialize(self) -> bytes``, a classmethod ``deserialize(cls, data: bytes)``, and an
+            ``__init__`` of its own. Choose the id once with ``capnp id``.
 
     Raises:
         BindError: the class does not fit the struct, or the struct is bound to another class already. Binding
@@ -52,18 +52,20 @@ def bind(
         )
 
     def decorate(cls: C) -> C:
-        if not (isinstance(cls, type) and issubclass(cls, (BaseEvent, Struct))):
-            name = getattr(cls, "__qualname__", repr(cls))
+        target: Any = cls
+        if not (isinstance(target, type) and issubclass(target, (BaseEvent, Struct))):
+            name = getattr(target, "__qualname__", repr(target))
             raise BindError(
-                f"{name}: @bind goes on a class that inherits from BaseEvent, BaseRequestResponseEvent or Struct.",
+                f"{name}: @bind goes on a class that inherits from BaseEvent, BaseRequestResponseEvent or "
+                f"Struct.",
                 event=name,
                 field=None,
             )
         for base in cls.__mro__[1:]:
             if base.__dict__.get("_binding") is not None:
                 raise BindError(
-                    f"{cls.__qualname__} inherits from {base.__qualname__}, which is bound itself. Put what they share "
-                    "into a base class that is not bound.",
+                    f"{cls.__qualname__} inherits from {base.__qualname__}, which is bound itself. Put "
+                    "what they share into a base class that is not bound.",
                     event=cls.__qualname__,
                     field=None,
                 )
@@ -85,8 +87,8 @@ def _bind_struct(cls: type[Record], struct: Any, rename: dict[str, str], local_n
     node = schema.node
     if node.isGeneric:
         raise BindError(
-            f"{name}: {node.displayName} is generic, and the wire does not say with which type arguments. Bind a struct "
-            "that has a field of the generic type, such as `value @0 :Box(Text)`.",
+            f"{name}: {node.displayName} is generic, and the wire does not say with which type arguments. "
+            "Bind a struct that has a field of the generic type, such as `value @0 :Box(Text)`.",
             event=name,
             field=None,
         )
@@ -127,8 +129,8 @@ def _attributes(
             )
         if not renamed.isidentifier() or renamed.startswith("_"):
             raise BindError(
-                f"{name}: rename gives {old!r} the name {renamed!r}; it must be an identifier without a leading "
-                "underscore.",
+                f"{name}: rename gives {old!r} the name {renamed!r}; it must be an identifier without a "
+                "leading underscore.",
                 event=name,
                 field=old,
             )
@@ -142,7 +144,8 @@ def _attributes(
         owners[attr] = field
         if hasattr(base, attr):
             raise BindError(
-                f"{name}: the field {field!r} of {plan.name} has the name of a method of {base.__name__}. Give it another "
+                f"{name}: the field {field!r} of {plan.name} has the name of a method of {base.__name__}. "
+                f"Give it another "
                 f'name in Python: @bind(..., rename={{"{field}": "{field}_"}}).',
                 event=name,
                 field=field,
@@ -169,7 +172,8 @@ def _bind_opaque(cls: type[Record], type_id: int) -> None:
         )
     if type(type_id) is not int or not 2**63 <= type_id < 2**64:
         raise BindError(
-            f"{name}: type_id must be a 64-bit id with the highest bit set, as `capnp id` prints, not {type_id!r}.",
+            f"{name}: type_id must be a 64-bit id with the highest bit set, as `capnp id` prints, not "
+            f"{type_id!r}.",
             event=name,
             field=None,
         )

@@ -68,9 +68,9 @@ def _with_late(segments: list[bytes], late: Late) -> Segments:
     """Append large contents as segments of their own, and point the root struct's fields at them.
 
     A pointer to a list that starts its segment is a double far pointer: the field holds a far pointer to a
-    landing pad of two words (behind the root's segment), which holds the other segment's number and the list's
-    element size and count. That way the segment is exactly the content, and no byte of it is copied unless its
-    length is no multiple of 8.
+    landing pad of two words (behind the root's segment), which holds the other segment's number and the
+    list's element size and count. That way the segment is exactly the content, and no byte of it is copied
+    unless its length is no multiple of 8.
     """
     first = root_pointer(segments)
     place = struct_at(first) if first is not None else None
@@ -109,7 +109,7 @@ class StructCodec:
         self._binding = binding
 
     def encode(self, **fields: Any) -> Segments:
-        """Return the message with these fields, checked like an event's arguments. Raises EventArgumentError."""
+        """Return the message with these fields. They are checked as an event's are: EventArgumentError."""
         return encode_values(self._binding, self._class(**fields).__dict__)
 
     def open(self, segments: Segments) -> Any:

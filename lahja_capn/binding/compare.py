@@ -27,7 +27,7 @@ def present_fields(record: Record) -> Iterator[tuple[str, Any]]:
     assert binding is not None
     active = record.which() if binding.union else ""
     local = is_local(record)
-    reader = None if local else record._open()
+    reader: Any = None if local else record._open()
     for attr, field in binding.attrs.items():
         if field.in_union and attr != active:
             continue

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 class DataView:
     """Annotation for a Data field: ``payload: DataView``.
 
-    The constructor takes bytes, bytearray or memoryview; reading gives a read-only memoryview that shares memory
-    with the event's own buffer, and keeps that buffer alive.
+    The constructor takes bytes, bytearray or memoryview; reading gives a read-only memoryview that shares
+    memory with the event's own buffer, and keeps that buffer alive.
 
-    ``payload: DataView = DataView()`` makes the argument optional for type checkers, as ``= b""`` does for bytes.
+    ``payload: DataView = DataView()`` makes the argument optional for type checkers, as ``= b""`` does for
+    bytes.
     """
 
     __slots__ = ()

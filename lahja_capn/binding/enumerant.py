@@ -65,7 +65,7 @@ class EnumTable:
             found = self.by_name.get(value)
             if found is not None:
                 return found
-            if kind is Enumerant and not value.known and value.raw not in self.by_raw:
+            if isinstance(value, Enumerant) and not value.known and value.raw not in self.by_raw:
                 return value
         elif kind is not bool and isinstance(value, int):
             found = self.by_raw.get(value)

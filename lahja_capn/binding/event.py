@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RequestToken:
-    """Names the request that an event answers: which connection it came on (0: this endpoint), and its number.
+    """Names the request that an event answers: its number, and the connection it came on (0: none, local).
 
     Opaque to users: it travels from ``request.broadcast_config()`` to ``broadcast`` as ``filter_event_id``.
     """
@@ -63,8 +63,8 @@ class BroadcastConfig:
     ) -> None:
         if internal and filter_endpoint is not None:
             raise ValueError(
-                f"internal=True keeps the event in this endpoint, so filter_endpoint={filter_endpoint!r} cannot be "
-                "given as well: leave one out."
+                f"internal=True keeps the event in this endpoint, so filter_endpoint={filter_endpoint!r} "
+                "cannot be given as well: leave one out."
             )
         self.filter_endpoint = filter_endpoint
         self.filter_event_id = filter_event_id
@@ -155,7 +155,8 @@ class BaseEvent(Record):
         """
         if self._origin is None:
             raise AttributeError(
-                f"This {type(self).__name__} has no origin yet: an event gets one when it is first sent, or received."
+                f"This {type(self).__name__} has no origin yet: an event gets one when it is first sent, "
+                f"or received."
             )
         return self._origin
 

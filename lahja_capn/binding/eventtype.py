@@ -67,8 +67,9 @@ class EventType:
     def encode(self, event: BaseEvent) -> Segments:
         """Return the event as the segments of a Cap'n Proto message.
 
-        An event that was received, or made from a builder, gives the segments it came in, with what this side's
-        schema does not know. A local one is encoded each time: keeping the result would double its memory.
+        An event that was received, or made from a builder, gives the segments it came in, with what this
+        side's schema does not know. A local one is encoded each time: keeping the result would double its
+        memory.
 
         Raises:
             EventArgumentError: the values are valid one by one but too large together.
@@ -78,7 +79,7 @@ class EventType:
     def open(
         self, segments: Segments, origin: str | None = None, token: RequestToken | None = None
     ) -> BaseEvent:
-        """Return the event in a received message. Nothing is read or checked: fields are, when they are read."""
+        """Return the event in a received message. Nothing of it is read or checked yet."""
         event = new(self.event_class)
         set_dict(event, {"_segments": segments, "_origin": origin, "_token": token})
         return event
@@ -110,7 +111,8 @@ class OpaqueEventType(EventType):
         Unlike the open of a struct this runs the class's own code, and raises.
 
         Raises:
-            EventFieldError: the message is no ``Opaque``, or ``deserialize`` raised (that is the ``__cause__``)
+            EventFieldError: the message is no ``Opaque``, or ``deserialize`` raised (that is the
+            ``__cause__``)
                 or returned something else than an instance of the class.
         """
         cls: Any = self.event_class
@@ -165,8 +167,8 @@ def _structs_in(plan: StructPlan, path: str, owner: str) -> Iterator[tuple[Struc
             kind = kind.element
         if isinstance(kind, InterfaceType):
             raise BindError(
-                f"{owner}{where} is a {kind.name} field: interfaces cannot travel in events. Leave it out of the "
-                "struct, or bind a struct without it.",
+                f"{owner}{where} is a {kind.name} field: interfaces cannot travel in events. Leave it out "
+                "of the struct, or bind a struct without it.",
                 event=owner,
                 field=where.lstrip("."),
             )

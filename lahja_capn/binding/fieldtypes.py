@@ -1,4 +1,4 @@
-"""What each Cap'n Proto type does with a value: check and copy it in, put it into a message, wrap what is read.
+"""What each Cap'n Proto type does with a value: check and copy it, put it into a message, wrap what is read.
 
 Each type checks completely before pycapnp sees the value. Left to itself pycapnp decodes a str given for Data
 as base64, takes invalid UTF-8 into Text, and wraps numbers that are out of range.
@@ -32,8 +32,8 @@ from lahja_capn.errors import BindError, EventError
 if TYPE_CHECKING:
     from lahja_capn.binding.plan import FieldPlan, StructPlan
 
-# From this size on, a Data or a list of numbers directly in an event becomes a segment of its own that *is* the
-# bytes held by the event, instead of being copied into the message and out of it again.
+# From this size on, a Data or a list of numbers directly in an event becomes a segment of its own that *is*
+# the bytes held by the event, instead of being copied into the message and out of it again.
 LARGE_BYTES = 16384
 
 # Lists of numbers shorter than this are read element by element: finding their bytes costs more.
@@ -356,7 +356,9 @@ class StructType(FieldType):
             return value._refresh()
         if value._parent is not None:
             return value._parent._refresh().as_struct(self.schema)
-        return self.plan.open(value._segments)
+        segments = value._segments
+        assert segments is not None
+        return self.plan.open(segments)
 
     def element_schema(self) -> Any:
         return self.schema
@@ -422,7 +424,8 @@ class ListType(FieldType):
 
     def convert(self, value: Any) -> ListView[Any]:
         if isinstance(value, ListView) and value._type is self.element and value._items is not None:
-            # It is immutable, but may be a small view on a large received message: take the numbers out of it.
+            # It is immutable, but may be a small view on a large received message: take the numbers out of
+            # it.
             return value if not self.code else self._numbers(value)
         if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Iterable):
             if not (self.code and isinstance(value, (bytes, bytearray)) and self.width == 1):
@@ -511,7 +514,7 @@ class ListType(FieldType):
         count = view._count
         if count >= _FEW:
             place = list_place(view)
-            shared = place.view(self.width) if place is not None and place.count == count else None
+            shared = place.view(self.width) if place is not None and place.length == count else None
             if shared is not None:
                 view._items = shared.cast(self.code or "")  # type: ignore[call-overload]
                 # From here on the bytes are all it needs.
@@ -566,8 +569,8 @@ def _named(element: Any) -> FieldType:
         if element.startswith("List(") and element.endswith(")"):
             return ListType(_named(element[5:-1]))
         raise BindError(
-            f"{element!r} is no element type: use one of {', '.join(BY_NAME)}, List(...), a bound class, or a struct "
-            "or enum of a loaded schema.",
+            f"{element!r} is no element type: use one of {', '.join(BY_NAME)}, List(...), a bound class, "
+            "or a struct or enum of a loaded schema.",
             event=element,
             field=None,
         )

@@ -1,9 +1,9 @@
 """Layouts: one number per field of a struct, by which two peers find out whether they hold the same struct.
 
-The text that is hashed, and why, is docs/wire.md's; in short, element k of a layout is the FNV-1a hash (32 bits)
-of ``TYPE@OFFSET=DEFAULT`` for the field with ordinal k, followed by ``|DISCRIMINANTOFFSET:VALUE`` for every
-enclosing union, outermost first, left out where the value is 0. Names do not count. Fields of groups count by
-their ordinal in the struct that contains them.
+The text that is hashed, and why, is docs/wire.md's; in short, element k of a layout is the FNV-1a hash (32
+bits) of ``TYPE@OFFSET=DEFAULT`` for the field with ordinal k, followed by ``|DISCRIMINANTOFFSET:VALUE`` for
+every enclosing union, outermost first, left out where the value is 0. Names do not count. Fields of groups
+count by their ordinal in the struct that contains them.
 """
 
 from __future__ import annotations

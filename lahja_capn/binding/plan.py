@@ -199,7 +199,7 @@ def get_plan(schema: Any, scope: Scope) -> StructPlan:
 
 
 def plan_for(target: Any) -> StructPlan:
-    """Return the plan of what a user calls a struct: a bound class, a plan, or a struct of a loaded schema."""
+    """Return the plan for a bound class, for a struct of a loaded schema, or for a plan: itself."""
     if isinstance(target, StructPlan):
         return target
     if isinstance(target, type) and issubclass(target, Record):
@@ -228,7 +228,8 @@ def struct_schema(target: Any, owner: str) -> Any:
     if what is None:
         what = f"{type(target).__name__} {target!r:.80}"
     raise BindError(
-        f"{owner}: {what} is no Cap'n Proto struct. Pass a struct of a loaded schema, as in @bind(schema.Foo).",
+        f"{owner}: {what} is no Cap'n Proto struct. Pass a struct of a loaded schema, as in "
+        f"@bind(schema.Foo).",
         event=owner,
         field=None,
     )

@@ -26,7 +26,8 @@ Segments: TypeAlias = tuple[Buffer, ...]
 
 if sys.byteorder != "little" or sys.maxsize < 2**63 - 1:  # pragma: no cover
     raise ImportError(
-        "lahja_capn needs a 64-bit little-endian machine: lists of numbers are read straight from the message."
+        "lahja_capn needs a 64-bit little-endian machine: lists of numbers are read straight from the "
+        "message."
     )
 
 _word = struct.Struct("<Q").unpack_from
@@ -80,19 +81,19 @@ class ListPlace(NamedTuple):
     segment: int
     start: int
     code: int
-    count: int
+    length: int
     data_words: int = 0
     pointer_count: int = 0
 
     def element_struct(self, index: int) -> StructPlace | None:
-        if self.code != 7 or index >= self.count:
+        if self.code != 7 or index >= self.length:
             return None
         start = self.start + 8 * index * (self.data_words + self.pointer_count)
         pointers = start + 8 * self.data_words
         return StructPlace(self.segments, self.segment, start, self.data_words, pointers, self.pointer_count)
 
     def element_pointer(self, index: int) -> PointerPlace | None:
-        if self.code != 6 or index >= self.count:
+        if self.code != 6 or index >= self.length:
             return None
         return PointerPlace(self.segments, self.segment, self.start + 8 * index)
 
@@ -100,7 +101,7 @@ class ListPlace(NamedTuple):
         """Return the elements as a read-only view of bytes, if they are stored with `element_bytes` each."""
         if ELEMENT_BYTES.get(self.code) != element_bytes:
             return None
-        end = self.start + self.count * element_bytes
+        end = self.start + self.length * element_bytes
         return memoryview(self.segments[self.segment]).toreadonly()[self.start : end]
 
 

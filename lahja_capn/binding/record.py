@@ -13,10 +13,10 @@ views, and fields that were left out reach the descriptor's code.
 
 **The traversal limit.** libcapnp counts the words it has followed pointers to and stops at a limit, which is
 what keeps a message of 100 bytes from claiming to hold a million elements. The count never goes down, so
-reading one field often enough would trip it. A read that trips is therefore repeated once with a fresh reader,
-along the way from the root; the limit itself is never lifted. Operations that walk a whole record (``==``,
-``repr``, copying) do so on a *sealed* twin, whose reader is not renewed: their total cost is bounded by the
-message's size however the pointers in it are knotted.
+reading one field often enough would trip it. A read that trips is therefore repeated once with a fresh
+reader, along the way from the root; the limit itself is never lifted. Operations that walk a whole record
+(``==``, ``repr``, copying) do so on a *sealed* twin, whose reader is not renewed: their total cost is
+bounded by the message's size however the pointers in it are knotted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Record:
 
     # Equal records are equal whatever messages they came in, so a hash would have to read the whole message,
     # 64 MB of it if need be, and fail if it is malformed. Key by a field instead.
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __init__(self, /, **fields: Any) -> None:
         binding = self._binding
@@ -136,7 +136,7 @@ class Record:
             return NotImplemented
         from lahja_capn.binding.compare import same_records
 
-        return same_records(self, other)  # type: ignore[arg-type]
+        return same_records(self, other)
 
     def __repr__(self) -> str:
         if self._binding is None or self._binding.plan is None:
@@ -226,8 +226,8 @@ def unbound(cls: type) -> BindError:
     """Make the error for a class that `@bind` did not see."""
     bound = next((base for base in cls.__mro__[1:] if base.__dict__.get("_binding") is not None), None)
     reason = (
-        f"it only inherits from {bound.__qualname__}, and a binding is not inherited: use {bound.__qualname__} "
-        "itself, or bind this class to a struct of its own"
+        f"it only inherits from {bound.__qualname__}, and a binding is not inherited: use "
+        f"{bound.__qualname__} itself, or bind this class to a struct of its own"
         if bound is not None
         else "put @bind(schema.YourStruct) on it"
     )
@@ -282,8 +282,8 @@ def unreadable(view: Any, step: str, error: BaseException) -> EventFieldError:
     reason = reason_of(error)
     if _LIMIT_TEXT in reason:
         reason = (
-            f"reading it takes more than {LIMIT_FACTOR} times the message's size (traversal limit: the same bytes "
-            "are referred to again and again)"
+            f"reading it takes more than {LIMIT_FACTOR} times the message's size (traversal limit: the "
+            "same bytes are referred to again and again)"
         )
     where = f"{name}.{path}" if path else name
     return EventFieldError(f"{where} cannot be read: {reason}.", event=name, path=path)

@@ -50,7 +50,8 @@ def _no_event(cls: Any) -> BindError:
     if issubclass(cls, BaseEvent):
         return unbound(cls)
     return BindError(
-        f"{cls.__qualname__} is no event: an event class inherits from BaseEvent and has @bind(schema.YourStruct).",
+        f"{cls.__qualname__} is no event: an event class inherits from BaseEvent and has "
+        f"@bind(schema.YourStruct).",
         event=cls.__qualname__,
         field=None,
     )

@@ -86,7 +86,7 @@ def install(cls: type[Record], binding: Binding, *, shared: bool) -> None:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Struct(Record):
-    """Base of classes for structs that are parts of events: ``@bind(schema.Line) class Line(Struct): ...``."""
+    """Base of classes for the structs in events: ``@bind(schema.Line) class Line(Struct): ...``."""
 
     __slots__ = ()
 

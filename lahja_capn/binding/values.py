@@ -9,15 +9,16 @@ MAX_BLOB_BYTES = 2**29 - 1
 MAX_TEXT_BYTES = 2**29 - 2
 MAX_LIST_ITEMS = 2**29 - 1
 
-# libcapnp counts an element without size as one word against the traversal limit, whose floor for a small message
-# is FLOOR_WORDS (see record.py): longer lists of such elements could be built but not read.
+# libcapnp counts an element without size as one word against the traversal limit, whose floor for a small
+# message is FLOOR_WORDS (see record.py): longer lists of such elements could be built but not read.
 MAX_EMPTY_ITEMS = 8000
 
 
 class Mismatch(Exception):
     """A value does not fit its field. Internal: becomes an EventArgumentError once the event is known.
 
-    `path` grows from the inside out while it travels: ``.price``, then ``[3].price``, then ``lines[3].price``.
+    `path` grows from the inside out while it travels: ``.price``, then ``[3].price``, then
+    ``lines[3].price``.
     """
 
     def __init__(self, wanted: str, got: str, path: str = "") -> None:

@@ -1,10 +1,10 @@
 """Loads ``.capnp`` files without letting a bad one end the process.
 
 pycapnp 2.2.4 does not turn the schema parser's C++ exceptions into Python ones: a syntax error, an undefined
-type, a missing or a duplicate file id ends the process through ``std::terminate``. So a file that was not seen
-before is first loaded by a child process, which may die of it; what it printed becomes a ``SchemaError``.
-The check is remembered by content (the file, all it imports, and pycapnp's version), in memory and in the
-user's cache folder, so that a program pays it once per change and not once per start.
+type, a missing or a duplicate file id ends the process through ``std::terminate``. So a file that was not
+seen before is first loaded by a child process, which may die of it; what it printed becomes a
+``SchemaError``. The check is remembered by content (the file, all it imports, and pycapnp's version), in
+memory and in the user's cache folder, so that a program pays it once per change and not once per start.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _check(file: str, folders: tuple[str, ...], key: str) -> None:
 
 
 def _marker(key: str) -> Path | None:
-    """Return the file whose existence says that the content `key` compiled, or None without a cache folder."""
+    """Return the file whose existence says that this content compiled, or None without a cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(base):
         return None

@@ -1,7 +1,7 @@
 """Finds the package's own ``.capnp`` files, in a wheel and in a checkout.
 
-A wheel carries the folder ``capnp/lahja_capn`` as package data of ``lahja_capn._schemas``. An editable install
-and a plain checkout have no such package, so the folder beside the package is tried next.
+A wheel carries the folder ``capnp/lahja_capn`` as package data of ``lahja_capn._schemas``. An editable
+install and a plain checkout have no such package, so the folder beside the package is tried next.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def schema_path(name: str) -> Path:
     tried.append(beside)
     places = " nor ".join(str(path) for path in tried)
     raise SchemaError(
-        f"lahja_capn's own schema {name!r} is neither at {places}: the installation is incomplete, install it again.",
+        f"lahja_capn's own schema {name!r} is neither at {places}: the installation is incomplete, install "
+        f"it again.",
         path=str(beside),
         line=None,
     )
@@ -53,8 +54,8 @@ def schema_path(name: str) -> Path:
 def own_schema(name: str) -> Any:
     """Return the module of our own schema file `name`, loaded once per process.
 
-    Our files are loaded by a parser of their own: a copy of one of them among a user's schemas would otherwise
-    be a second file with the same id in the same parser, which ends the process.
+    Our files are loaded by a parser of their own: a copy of one of them among a user's schemas would
+    otherwise be a second file with the same id in the same parser, which ends the process.
     """
     import capnp
 
