@@ -20,6 +20,9 @@ from robot.parts import PARTS
 
 TIME_LIMIT_S = 30.0
 
+# Lines of different processes must not run into each other.
+printing = threading.Lock()
+
 
 def show(name: str, process: subprocess.Popen[str], started: float, rows: list[dict[str, Any]]) -> None:
     """Print a process's lines as they come; keep its rows of the summary."""
@@ -29,7 +32,8 @@ def show(name: str, process: subprocess.Popen[str], started: float, rows: list[d
         if line.startswith("@row "):
             rows.append(json.loads(line[5:]))
         else:
-            print(f"{time.monotonic() - started:6.2f} s  {name:8}{runtime:8} {line.rstrip()}", flush=True)
+            with printing:
+                print(f"{time.monotonic() - started:6.2f} s  {name:8}{runtime:8} {line.rstrip()}", flush=True)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
@@ -85,7 +89,9 @@ def main() -> int:
     if failed or left:
         print(f"FAILED: exit codes {failed}, left behind {left}", file=sys.stderr)
         return 1
-    print(f"\n{len(processes)} processes, {time.monotonic() - started:.1f} s, all ended well, nothing left behind")
+    print(
+        f"\n{len(processes)} processes, {time.monotonic() - started:.1f} s, all ended well, nothing left behind"
+    )
     return 0
 
 

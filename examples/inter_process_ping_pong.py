@@ -63,7 +63,9 @@ async def proc2_worker(folder: Path, rounds: int) -> None:
             lambda event: logging.info("received by subscribe(): %s", event.payload),
         )
         # From this call on the stream takes events, whenever somebody begins to read it.
-        display = asyncio.create_task(display_proc1_events(client.stream(FirstThingHappened, num_events=rounds)))
+        display = asyncio.create_task(
+            display_proc1_events(client.stream(FirstThingHappened, num_events=rounds))
+        )
         await client.wait_until_any_endpoint_subscribed_to(SecondThingHappened)
 
         for _ in range(rounds):

@@ -80,7 +80,9 @@ async def monitor(folder: FilePath) -> None:
             # The label is read out of the received bytes; nobody copies the 16 MB behind it.
             pictures.append(time.monotonic_ns() - picture.sentNs)
             view = picture.pixels
-            say(f"picture {picture.label!r}, {view.nbytes / 1e6:.0f} MB: first pixel {view[0]}, last {view[-1]}")
+            say(
+                f"picture {picture.label!r}, {view.nbytes / 1e6:.0f} MB: first pixel {view[0]}, last {view[-1]}"
+            )
             look_if_done()
 
         endpoint.subscribe(Reading, on_reading)

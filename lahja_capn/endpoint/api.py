@@ -10,9 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import Any, Self, TypeVar
 
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
 from ..session import Counters, Policy
@@ -233,7 +231,9 @@ class EndpointAPI(ABC):
         """True if anybody is, this endpoint included."""
 
     @abstractmethod
-    def are_all_endpoints_subscribed_to(self, event_type: type[BaseEvent], include_self: bool = True) -> bool: ...
+    def are_all_endpoints_subscribed_to(
+        self, event_type: type[BaseEvent], include_self: bool = True
+    ) -> bool: ...
 
     @abstractmethod
     async def wait_until_endpoint_subscribed_to(

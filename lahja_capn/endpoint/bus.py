@@ -339,7 +339,9 @@ class Bus:
             event = event_type.open(arrived.segments, connection.name, None)
         except EventError as error:
             session.return_event_credit(size)
-            logger.error("%s: %s from %s cannot be read: %s", self.name, event_type.name, connection.name, error)
+            logger.error(
+                "%s: %s from %s cannot be read: %s", self.name, event_type.name, connection.name, error
+            )
             return
         if len(inboxes) == 1:
             inboxes[0].put(event, Grant(connection.return_event_credit, size, 1), None)
@@ -433,7 +435,7 @@ class Bus:
             pending.asked((connection.serial, number), connection.name)
             connection.pending[number] = pending
             connection.wake_writer()
-        if too_large is not None and not pending.keys():
+        if too_large is not None and not pending.asked_keys():
             raise too_large
 
     def _ask_here(
@@ -457,7 +459,7 @@ class Bus:
         opened.sealed()
 
     def _forget(self, pending: PendingRequest) -> None:
-        for serial, number in pending.keys():
+        for serial, number in pending.asked_keys():
             if serial == LOCAL:
                 self._local_pending.pop(number, None)
                 self._local_open.pop(number, None)

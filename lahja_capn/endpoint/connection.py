@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import anyio
-from typing_extensions import Buffer
 
 from ..binding import EventType
 from ..session import (
@@ -30,6 +29,7 @@ from ..session import (
     SubscriptionsChanged,
     TypeDisabled,
 )
+from ..wire import Buffer
 from .needs import Channel, Runtime, Waiter
 from .requests import OpenRequest, PendingRequest
 
@@ -149,7 +149,9 @@ class Connection:
         return info.name if info is not None else ""
 
     def __repr__(self) -> str:
-        return f"<Connection {self.serial} {'to' if self.dialed else 'from'} {self.name!r} {self.session.state}>"
+        return (
+            f"<Connection {self.serial} {'to' if self.dialed else 'from'} {self.name!r} {self.session.state}>"
+        )
 
     # --- tasks ----------------------------------------------------------------------------------------
 
@@ -416,7 +418,8 @@ class Connection:
             patience = self.last_progress + too_slow_s - time.monotonic()
             if patience <= 0:
                 self.say_goodbye(
-                    "tooSlow", f"took no byte for {too_slow_s:g} s while {session.queued_bytes} bytes were queued"
+                    "tooSlow",
+                    f"took no byte for {too_slow_s:g} s while {session.queued_bytes} bytes were queued",
                 )
                 return
             waiter = self._runtime.new_waiter()
@@ -467,7 +470,7 @@ def _joined(buffers: list[Buffer]) -> list[Buffer]:
     joined: list[Buffer] = []
     small: list[Buffer] = []
     for buffer in buffers:
-        if len(buffer) < JOIN_BELOW_BYTES:  # type: ignore[arg-type]  # bytes and memoryviews have a length
+        if len(buffer) < JOIN_BELOW_BYTES:
             small.append(buffer)
         else:
             if small:
@@ -483,7 +486,7 @@ def _advance(buffers: list[Buffer], sent: int) -> None:
     """Take ``sent`` bytes off the front of ``buffers``."""
     done = 0
     for buffer in buffers:
-        size = len(buffer)  # type: ignore[arg-type]
+        size = len(buffer)
         if sent < size:
             break
         sent -= size

@@ -12,11 +12,10 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from typing_extensions import Self
 
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
 from ..binding import event_type as event_type_of
@@ -100,8 +99,8 @@ class Endpoint(EndpointAPI):
         InvalidEndpointName: see :func:`check_endpoint_name`.
     """
 
-    _runtime_class: ClassVar[Callable[[], Runtime]]
-    _transport_class: ClassVar[Callable[[], Transport]]
+    _runtime_class: ClassVar[type[Runtime]]
+    _transport_class: ClassVar[type[Transport]]
 
     def __init__(
         self,
@@ -128,9 +127,7 @@ class Endpoint(EndpointAPI):
         )
         self._table = WireTable(self.limits)
         self._peers = Peers(self._local, self._runtime, self.limits)
-        self._bus = Bus(
-            name, self._runtime, self.limits, self._peers, self._table, self.on_deadline
-        )
+        self._bus = Bus(name, self._runtime, self.limits, self._peers, self._table, self.on_deadline)
         self._life = _Life.NEW
         self._thread: int | None = None
         self._tasks: TaskGroup | None = None
@@ -183,8 +180,10 @@ class Endpoint(EndpointAPI):
     async def run(self) -> AsyncIterator[Self]:
         self._runtime.check_running_here()
         if self._life is not _Life.NEW:
-            raise self._lifecycle_error() if self._life is not _Life.RUNNING else LifecycleError(
-                f"Endpoint {self.name!r} is running already: one run() at a time"
+            raise (
+                self._lifecycle_error()
+                if self._life is not _Life.RUNNING
+                else LifecycleError(f"Endpoint {self.name!r} is running already: one run() at a time")
             )
         self._thread = threading.get_ident()
         self._stop_waiter = stop_waiter = self._runtime.new_waiter()
@@ -264,7 +263,9 @@ class Endpoint(EndpointAPI):
             await waiter.wait()
 
     async def wait_started(self) -> None:
-        await self._wait_life(lambda: self._life not in (_Life.NEW,) and self._tasks is not None or self.is_stopped)
+        await self._wait_life(
+            lambda: (self._life not in (_Life.NEW,) and self._tasks is not None) or self.is_stopped
+        )
 
     async def wait_stopped(self) -> None:
         await self._wait_life(lambda: self.is_stopped)
@@ -504,7 +505,10 @@ class Endpoint(EndpointAPI):
     def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None:
         self._bus.peers_changed()
         logger.error(
-            "%s: events of one type are not exchanged with %r: %s", self.name, connection.name, disabled.incompatibility
+            "%s: events of one type are not exchanged with %r: %s",
+            self.name,
+            connection.name,
+            disabled.incompatibility,
         )
         self._peers.subscriptions_changed.notify()
 
@@ -521,7 +525,9 @@ class Endpoint(EndpointAPI):
         if closed.error is not None:
             logger.warning("%s: connection to %r ended: %s", self.name, connection.name, closed.error)
         else:
-            logger.debug("%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text)
+            logger.debug(
+                "%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text
+            )
         self._peers.hang_up(connection)
         self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")
 
@@ -581,7 +587,9 @@ class Endpoint(EndpointAPI):
     def _disconnect_publisher(self, event: BaseEvent, name: str) -> None:
         connection = self._peers.up.get(event.get_origin())
         if connection is not None:
-            connection.say_goodbye("tooSlow", f"a subscription to {name} is full and its policy is disconnect")
+            connection.say_goodbye(
+                "tooSlow", f"a subscription to {name} is full and its policy is disconnect"
+            )
 
     async def _wait_until_applied(self, version: int) -> None:
         self._check()

@@ -108,7 +108,9 @@ class HandlerInbox(Inbox):
         else:
             self._busy = False
 
-    async def _await_result(self, event: BaseEvent, result: Awaitable[Any], request: OpenRequest | None) -> None:
+    async def _await_result(
+        self, event: BaseEvent, result: Awaitable[Any], request: OpenRequest | None
+    ) -> None:
         try:
             await result
         except Exception as error:

@@ -36,6 +36,7 @@ from .needs import Runtime
 
 logger = logging.getLogger("lahja_capn.endpoint")
 
+
 class Peers:
     """Connections of one endpoint, by name and by serial."""
 
@@ -175,7 +176,9 @@ class Peers:
         elif holder.closed is not None:
             self._hold(newcomer, name, accept)
         else:
-            self._replace(holder, newcomer, name, accept, f"silent for {self._limits.name_probe_s:g} s, name claimed")
+            self._replace(
+                holder, newcomer, name, accept, f"silent for {self._limits.name_probe_s:g} s, name claimed"
+            )
 
     # --- subscriptions of peers -----------------------------------------------------------------------
 
@@ -226,7 +229,7 @@ def rejection(closed: Closed, peer: str, own: str) -> LahjaError:
         )
     if closed.code in ("duplicate", "replaced"):
         return DuplicateConnection(f"{where}: {closed.text}", peer=peer, code=closed.code)
-    if error is not None:
+    if isinstance(error, LahjaError):
         return error
     if closed.code:
         return ConnectionAttemptRejected(

@@ -59,7 +59,7 @@ class PendingRequest:
         """``endpoint`` got the request under ``key``."""
         self._responders[key] = endpoint
 
-    def keys(self) -> tuple[RequestKey, ...]:
+    def asked_keys(self) -> tuple[RequestKey, ...]:
         """Where an answer is still possible."""
         return tuple(self._responders)
 
@@ -212,7 +212,11 @@ class OpenRequest:
     def dropped(self) -> None:
         """A subscription's policy dropped the request, or the subscription ended before it was handled."""
         if self._failure is None:
-            self._failure = ("overloaded", "", "the responder's subscription was full or ended and dropped the request")
+            self._failure = (
+                "overloaded",
+                "",
+                "the responder's subscription was full or ended and dropped the request",
+            )
         self._done_with_one()
 
     def _done_with_one(self) -> None:

@@ -115,7 +115,7 @@ class UnixListener:
         sock, _ = self._socket.accept()
         try:
             uid = peer_uid(sock)
-            if uid is not None and uid not in self._allowed_uids:
+            if uid not in self._allowed_uids:
                 logger.warning(
                     "%s: refused a connection of user %d; allowed are %s",
                     self._path,
@@ -200,17 +200,16 @@ class UnixTransport:
 _NOBODY_THERE = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.EINPROGRESS, errno.ENOTDIR})
 
 
-def peer_uid(sock: socket.socket) -> int | None:
-    """User id of the process at the other end, from the kernel; None where the system does not tell."""
-    if sys.platform.startswith("linux"):
+def peer_uid(sock: socket.socket) -> int:
+    """User id of the process at the other end, from the kernel."""
+    if hasattr(socket, "SO_PEERCRED"):
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         uid: int = struct.unpack("3i", raw)[1]
         return uid
-    if sys.platform == "darwin":  # pragma: no cover - struct xucred of <sys/ucred.h>: u32 version, u32 uid, ...
-        raw = sock.getsockopt(0, 1, 76)
-        darwin_uid: int = struct.unpack_from("=II", raw)[1]
-        return darwin_uid
-    return None  # pragma: no cover
+    # macOS: LOCAL_PEERCRED (1) at level SOL_LOCAL (0) gives struct xucred, which begins u32 version, u32 uid.
+    raw = sock.getsockopt(0, 1, 76)  # pragma: no cover
+    darwin_uid: int = struct.unpack_from("=II", raw)[1]  # pragma: no cover
+    return darwin_uid  # pragma: no cover
 
 
 @contextlib.contextmanager
@@ -230,7 +229,9 @@ def _folder_locked(folder: Path) -> Iterator[None]:
             except OSError:
                 # In a folder shared with other users somebody may hold it for ever: then go on without.
                 if time.monotonic() >= give_up_at:
-                    logger.warning("%s: folder stays locked by another process; binding without the lock", folder)
+                    logger.warning(
+                        "%s: folder stays locked by another process; binding without the lock", folder
+                    )
                     break
                 time.sleep(0.005)
         yield
