@@ -36,7 +36,7 @@ def take_rows(rows: Sequence[TableRow], start: int) -> tuple[tuple[TableRow, ...
     """Return as many rows from ``start`` on as one message holds, and where the rest begins."""
     total = 0
     end = start
-    taken = []
+    taken: list[TableRow] = []
     while end < len(rows):
         wire_id, row = rows[end]
         name = cut(row.name, NAME_TEXT_BYTES)

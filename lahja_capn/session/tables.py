@@ -72,7 +72,7 @@ class WireTable:
         if known != row:
             raise LocalProtocolError(
                 f"{row.name} ({row.type_id:#018x}) is in the id table as {known.name!r} with another "
-                "layout or kind. What peers were told cannot change: restart the endpoint, or bind one version.",
+                "layout or kind. What peers were told cannot change: restart the endpoint or bind one version.",
                 type_id=row.type_id,
             )
         return False

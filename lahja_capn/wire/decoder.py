@@ -250,7 +250,7 @@ class FrameDecoder:
             )
 
 
-def _segment_places(buffer: Buffer, start: int, size: int, limit: int) -> list[tuple[int, int]]:
+def _segment_places(buffer: Buffer | bytearray, start: int, size: int, limit: int) -> list[tuple[int, int]]:
     """Return where each segment of the complete frame at ``start`` begins and ends in ``buffer``.
 
     Raises:

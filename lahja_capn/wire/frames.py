@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeAlias
 from ..errors import LocalProtocolError
 from .limits import MAX_FRAME_BYTES, MAX_SEGMENTS
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+Buffer: TypeAlias = bytes | memoryview
 # The segments of one Cap'n Proto message. Memoryviews have one-byte items, so len() is a size in bytes.
 Segments: TypeAlias = tuple[Buffer, ...]
 
