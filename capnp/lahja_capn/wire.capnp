@@ -70,6 +70,7 @@ struct Subscriptions {
   # 1 for the first on a connection, then one more each time.
   add @1 :List(UInt64);
   remove @2 :List(UInt64);
+  # Type ids: a delta, from an empty set. remove is applied before add.
   all @3 :Bool;
   # True: every type, whatever add and remove say. Stated anew in each message.
   ackWanted @4 :Bool;
@@ -141,7 +142,7 @@ enum GoodbyeCode {
   invalidTable @13;
   # The id table contradicts itself.
   unknownId @14;
-  # A frame's EVENT_ID was never declared.
+  # A frame's EVENT_ID, or a type in subscriptions, was never declared.
   unknownControl @15;
   # A control variant that is unknown or needs a feature that was not negotiated.
   unknownCorrelation @16;

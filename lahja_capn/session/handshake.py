@@ -99,6 +99,12 @@ def check_hello(hello: Hello, local: LocalEndpoint, expected_peer: str | None) -
             f"hello of {name!r} has an instance id of {len(hello.instance)} bytes: wanted {INSTANCE_BYTES}",
             peer=name,
         )
+    for field, text in (("implementation", hello.implementation), ("version", hello.version)):
+        if len(text.encode()) > NAME_TEXT_BYTES:
+            raise HandshakeError(
+                f"hello of {name!r} has {len(text.encode())} bytes of {field}: the limit is {NAME_TEXT_BYTES}",
+                peer=name,
+            )
     if not MIN_FRAME_LIMIT_BYTES <= hello.frame_limit <= MAX_FRAME_BYTES:
         raise HandshakeError(
             f"hello of {name!r} has frameLimit {hello.frame_limit}: wanted {MIN_FRAME_LIMIT_BYTES} to "
