@@ -30,6 +30,8 @@ from lahja_capn.binding.structs import Struct
 from lahja_capn.binding.values import Mismatch, describe
 from lahja_capn.errors import BindError
 
+Own = tuple[type, int]
+
 # Stands as a default for "may be left out" where the field's default cannot be written: a nested struct, an
 # AnyPointer, a member of a union. For a type checker it is of any type.
 OPTIONAL: Any = type("Optional", (), {"__slots__": (), "__repr__": lambda self: "OPTIONAL"})()
@@ -56,7 +58,7 @@ def check_class(
         if attr not in names:
             raise _no_field(cls, plan, attr, names)
         field = plan.fields[names[attr]]
-        wanted = _accepts(field.type, annotation)
+        wanted = _accepts(field.type, annotation, (cls, plan.type_id))
         if wanted is not None:
             raise BindError(
                 f"{cls.__qualname__}.{attr} is annotated {_show(annotation)}, but {plan.name}.{field.name} "
@@ -150,15 +152,19 @@ def _no_field(cls: type, plan: StructPlan, attr: str, names: dict[str, str]) -> 
     )
 
 
-def _accepts(kind: FieldType, annotation: Any) -> str | None:
-    """Return None if `annotation` describes what reading a field of this type gives, else what would."""
+def _accepts(kind: FieldType, annotation: Any, own: Own) -> str | None:
+    """Return None if `annotation` describes what reading a field of this type gives, else what would.
+
+    Args:
+        own: the class that is being bound, which its own fields may name, and its type id.
+    """
     if annotation is Any or annotation is object:
         return None
-    wanted, fits = _describe(kind, annotation)
+    wanted, fits = _describe(kind, annotation, own)
     return None if fits else wanted
 
 
-def _describe(kind: FieldType, annotation: Any) -> tuple[str, bool]:
+def _describe(kind: FieldType, annotation: Any, own: Own) -> tuple[str, bool]:
     if isinstance(kind, VoidType):
         return "None", annotation is None or annotation is type(None)
     if isinstance(kind, BoolType):
@@ -186,15 +192,16 @@ def _describe(kind: FieldType, annotation: Any) -> tuple[str, bool]:
         if annotation is Struct or annotation is Record:
             return wanted, True
         plan = getattr(annotation, "_plan", None)
-        return wanted, issubclass(annotation, Record) and plan is not None and plan.type_id == kind.type_id
+        type_id = own[1] if annotation is own[0] else plan.type_id if plan is not None else None
+        return wanted, issubclass(annotation, Record) and type_id == kind.type_id
     if isinstance(kind, AnyPointerType):
         return "AnyPointer", annotation is AnyPointer
     if isinstance(kind, ListType):
         inner = get_args(annotation)
         if get_origin(annotation) is collections.abc.Sequence and len(inner) == 1:
-            element_wanted = _accepts(kind.element, inner[0])
+            element_wanted = _accepts(kind.element, inner[0], own)
             return f"Sequence[{element_wanted}]", element_wanted is None
-        element, _ = _describe(kind.element, _Nothing)
+        element, _ = _describe(kind.element, _Nothing, own)
         hint = (
             " (a field is immutable, so list does not describe it)"
             if (get_origin(annotation) or annotation) is list

@@ -277,8 +277,14 @@ def box_bytes(value: bytes | bytearray | memoryview) -> bytes:
     size = value.nbytes if isinstance(value, memoryview) else len(value)
     if size > MAX_BLOB_BYTES:
         raise Mismatch(f"at most {MAX_BLOB_BYTES} bytes", f"{size} bytes")
-    head = struct.pack("<QQ", _BOX_ROOT, 1 | 2 << 32 | size << 35)
-    return b"".join((head, value, bytes(-size % 8)))
+    return box_list(value, 2, 1)
+
+
+def box_list(content: bytes | bytearray | memoryview, code: int, width: int) -> bytes:
+    """Return the one segment of a Box that holds a list of elements of `width` bytes (size code `code`)."""
+    size = content.nbytes if isinstance(content, memoryview) else len(content)
+    head = struct.pack("<QQ", _BOX_ROOT, 1 | code << 32 | size // width << 35)
+    return b"".join((head, content, bytes(-size % 8)))
 
 
 def box_reader(value: Any, words: int = 0) -> Segments:

@@ -35,7 +35,10 @@ def present_fields(record: Record) -> Iterator[tuple[str, Any]]:
             if local:
                 present = attr in record.__dict__
             else:
-                present = reader._has_by_field(record._plan.fields[field.name].capnp)
+                try:
+                    present = reader._has_by_field(record._plan.fields[field.name].capnp)
+                except Exception:
+                    present = True  # a bad pointer: reading it below says what is wrong with it
             if not present:
                 continue
         yield attr, getattr(record, attr)

@@ -14,11 +14,20 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import capnp
-from lahja_capn.binding.anypointer import AnyPointer, box_reader
+from lahja_capn.binding.anypointer import _VALUE, AnyPointer, _Box, box_list, box_reader
 from lahja_capn.binding.enumerant import EnumTable
 from lahja_capn.binding.lists import ListView
 from lahja_capn.binding.pointers import SIZE_CODES, Segments, list_at
-from lahja_capn.binding.record import Record, is_local, list_place, root, struct_place, unbound
+from lahja_capn.binding.record import (
+    NESTING,
+    Record,
+    active_member,
+    is_local,
+    list_place,
+    root,
+    struct_place,
+    unbound,
+)
 from lahja_capn.binding.values import (
     MAX_BLOB_BYTES,
     MAX_EMPTY_ITEMS,
@@ -38,6 +47,9 @@ LARGE_BYTES = 16384
 
 # Lists of numbers shorter than this are read element by element: finding their bytes costs more.
 _FEW = 8
+
+# Lists of numbers longer than this are handed to pycapnp as a whole.
+_MANY = 16
 
 # (place of the pointer among the struct's pointers, element size code, element count, content)
 Late = list[tuple[int, int, int, bytes | memoryview]]
@@ -203,8 +215,7 @@ class DataViewType(DataType):
     def read(self, view: Record, field: FieldPlan) -> memoryview:
         """Return the bytes of a received Data, sharing memory with its message."""
         if not is_local(view) and not root(view)._once:
-            reader = view._open()
-            if not field.in_union or reader._which_str() == field.name:
+            if not field.in_union or active_member(view) == field.name:
                 place = struct_place(view)
                 pointer = place.pointer(field.offset) if place is not None else None
                 found = list_at(pointer) if pointer is not None else None
@@ -231,9 +242,6 @@ class EnumType(FieldType):
     def put(self, builder: Any, field: FieldPlan, value: Any, late: Late | None) -> None:
         builder._set_by_field(field.capnp, value.raw)
 
-    def put_item(self, builder: Any, index: int, value: Any) -> None:
-        builder._set(index, value.raw)
-
     def element_schema(self) -> Any:
         return self.schema
 
@@ -255,10 +263,12 @@ class StructType(FieldType):
     plain = False
     is_pointer = True
 
-    def __init__(self, schema: Any, scope: Any, is_group: bool = False) -> None:
+    def __init__(self, schema: Any, scope: Any, container: Any = None) -> None:
+        """`container`: of a group, the plan and field it is."""
         self.schema = schema
         self.scope = scope
-        self.is_group = is_group
+        self.container = container
+        is_group = self.is_group = container is not None
         self.is_pointer = not is_group
         self.type_id: int = schema.node.id
         self.name: str = schema.node.displayName.rpartition(":")[2]
@@ -274,6 +284,8 @@ class StructType(FieldType):
             from lahja_capn.binding.plan import get_plan
 
             plan = self._plan = get_plan(self.schema, self.scope)
+            if self.is_group:
+                plan.container = self.container
         return plan
 
     def _wrap(self, raw: Any, parent: Any, step: Any) -> Any:
@@ -404,9 +416,6 @@ class AnyPointerType(FieldType):
         # By name: with a field object pycapnp 2.2.4 does not take a pointer of its own.
         builder._set(field.name, value._refresh())
 
-    def put_item(self, builder: Any, index: int, value: Any) -> None:
-        builder._set(index, value._refresh())
-
 
 class ListType(FieldType):
     plain = False
@@ -416,8 +425,9 @@ class ListType(FieldType):
         self.element = element
         self.name = f"List({element.name})"
         self.wanted = f"a sequence of {element.wanted} ({self.name})"
-        self.code: str | None = getattr(element, "code", None)
+        self.code: str | None = element.code if isinstance(element, (IntType, FloatType)) else None
         self.width = array(self.code).itemsize if self.code else 0
+        self._schema: Any = None
         self.wrap = self._wrap_numbers if self.code else self._wrap
 
     # --- in ---
@@ -489,10 +499,30 @@ class ListType(FieldType):
             builder._init_by_field(field.capnp, 0)
             late.append((field.offset, SIZE_CODES[self.width], count, value._items.obj))
         else:
-            self.fill(builder._init_by_field(field.capnp, count), value)
+            ready = self._at_once(value)
+            if ready is not None:
+                builder._set_by_field(field.capnp, ready)
+            else:
+                self.fill(builder._init_by_field(field.capnp, count), value)
 
     def put_item(self, builder: Any, index: int, value: Any) -> None:
-        self.fill(builder.init(index, len(value)), value)
+        ready = self._at_once(value)
+        if ready is not None:
+            builder._set(index, ready)
+        else:
+            self.fill(builder.init(index, len(value)), value)
+
+    def _at_once(self, value: ListView[Any]) -> Any:
+        """Return a pycapnp list that can be set as a whole, or None if elements are set one by one.
+
+        It is read from a message that is written here: cheaper than many single elements, and the only way for
+        enumerants, which pycapnp takes neither by number nor, if they are unknown, by name.
+        """
+        if isinstance(self.element, EnumType):
+            return list_reader(self, array("H", [item.raw for item in value]).tobytes(), 2)
+        if self.code and len(value) > _MANY:
+            return list_reader(self, value._items, self.width)  # type: ignore[arg-type]
+        return None
 
     def fill(self, builder: Any, value: ListView[Any]) -> None:
         put_item = builder._set if self.element.plain else None
@@ -522,7 +552,9 @@ class ListType(FieldType):
         return view
 
     def list_schema(self) -> Any:
-        return capnp._ListSchema(self.element.element_schema())
+        if self._schema is None:
+            self._schema = capnp._ListSchema(self.element.element_schema())
+        return self._schema
 
     def element_schema(self) -> Any:
         return self.list_schema()
@@ -583,6 +615,13 @@ def _named(element: Any) -> FieldType:
     return StructType(plan.schema, plan.scope)
 
 
+def list_reader(kind: ListType, content: bytes | memoryview, width: int) -> Any:
+    """Return a pycapnp reader of a list whose elements are `width` bytes each."""
+    segment = box_list(content, SIZE_CODES[width], width)
+    reader = _Box.from_segments((segment,), len(segment), NESTING)._get_by_field(_VALUE)
+    return reader.as_list(kind.list_schema())
+
+
 def box_struct(value: Any) -> Segments:
     """Return a Box with a copy of a record or of a pycapnp struct. Raises Mismatch for anything else."""
     if isinstance(value, Record):
@@ -594,8 +633,6 @@ def box_struct(value: Any) -> Segments:
             raise Mismatch("a struct", f"a group ({plan.name})")
         if not is_local(value):
             return box_reader(value._refresh())
-        from lahja_capn.binding.anypointer import _VALUE, _Box
-
         builder = capnp._MallocMessageBuilder().init_root(_Box.schema)
         plan.as_type()._fill(builder._get_by_field(_VALUE).as_struct(plan.schema), value)
         return tuple(builder._parent.get_segments_for_output())

@@ -102,6 +102,7 @@ class StructPlan:
         "_class",
         "_default",
         "_type",
+        "container",
         "discriminant_offset",
         "fields",
         "is_group",
@@ -129,7 +130,7 @@ class StructPlan:
         self.union: dict[int, str] = {}
         for proto, field in zip(struct.fields, schema.fields_list, strict=True):
             if str(proto.which()) == "group":
-                kind: FieldType = StructType(field.schema, scope, is_group=True)
+                kind: FieldType = StructType(field.schema, scope, (self, field))
                 offset = 0
             else:
                 kind = field_type(proto.slot.type, scope, lambda field=field: field.schema)
@@ -145,6 +146,8 @@ class StructPlan:
             self.fields[plan.name] = plan
             if plan.in_union:
                 self.union[plan.discriminant] = plan.name
+        # Of a group: the plan and field it is.
+        self.container: tuple[StructPlan, Any] | None = None
         self._class: type[Record] | None = None
         self._default: Any = None
         self._type: StructType | None = None
@@ -152,8 +155,23 @@ class StructPlan:
     def default_reader(self) -> Any:
         """Return a reader of the struct with every field left out."""
         if self._default is None:
-            self._default = self.open((bytes(8),))
+            self._default = self._default_group() if self.is_group else self.open((bytes(8),))
         return self._default
+
+    def _default_group(self) -> Any:
+        # A group exists only inside a struct; as a member of a union it reads only once it is set.
+        return self._group_builder().as_reader()
+
+    def _group_builder(self) -> Any:
+        if self.container is None:
+            raise BindError(
+                f"{self.name} is a group: bind the struct that contains it before you use it.",
+                event=self.name,
+                field=None,
+            )
+        plan, field = self.container
+        builder = plan._group_builder() if plan.is_group else capnp._MallocMessageBuilder().init_root(plan.schema)
+        return builder._init_by_field(field)
 
     def open(self, segments: Segments) -> Any:
         """Return a pycapnp reader of a message with this root. Raises what pycapnp raises."""
@@ -161,7 +179,7 @@ class StructPlan:
 
     def as_type(self) -> StructType:
         if self._type is None:
-            self._type = StructType(self.schema, self.scope, self.is_group)
+            self._type = StructType(self.schema, self.scope, self.container)
         return self._type
 
     def view(self, reader: Any, parent: Any, step: Any) -> Record:
