@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lahja_capn.errors import HandshakeError, NotAPeer, RemoteProtocolError
+from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Segments, encode_frame
+from lahja_capn.wire.decoder import ARENA_BYTES
+from lahja_capn.wire.frames import LARGE_BYTES
+from lahja_capn.wire.limits import CONTROL_FRAME_BYTES
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def event(segments: Segments = (b"x" * 8,), wire_id: int = 1) -> bytes:
+    return b"".join(encode_frame(wire_id, FrameKind.EVENT, 0, segments))
+
+
+def control(segments: Segments = (b"c" * 8,)) -> bytes:
+    return b"".join(encode_frame(0, FrameKind.EVENT, 0, segments))
+
+
+def opened(**limits: int) -> FrameDecoder:
+    """A decoder that has passed the handshake."""
+    decoder = FrameDecoder(Limits(**limits))
+    decoder.open()
+    return decoder
+
+
+def settled(**limits: int) -> FrameDecoder:
+    """A decoder that has read a frame: what follows is a peer's mistake, no stranger's."""
+    decoder = opened(**limits)
+    assert len(feed(decoder, control())) == 1
+    return decoder
+
+
+def feed(decoder: FrameDecoder, data: bytes, piece: int = 1 << 30) -> list[Frame]:
+    found: list[Frame] = []
+    view = memoryview(data)
+    while view:
+        place = decoder.receive_buffer()
+        assert len(place) > 0
+        count = min(len(place), len(view), piece)
+        place[:count] = view[:count]
+        place.release()
+        decoder.bytes_received(count)
+        while frames := decoder.frames():
+            found += (Frame(*frame) for frame in frames)
+        view = view[count:]
+    return found
+
+
+CONVERSATION = (
+    control()
+    + event((b"a" * 8,))
+    + event((b"b" * 16, b"", b"c" * 24), wire_id=65535)
+    + b"".join(encode_frame(2, FrameKind.REQUEST, 2**64 - 1, (b"d" * 8, b"e" * 8)))
+    + b"".join(encode_frame(3, FrameKind.RESPONSE, 1, (b"f" * 2048,)))
+)
+FRAMES = feed(opened(), CONVERSATION)
+
+
+# --- any split of the same bytes gives the same frames -------------------------------------------------
+
+
+def test_all_bytes_at_once_give_every_frame_in_order() -> None:
+    assert [(f.wire_id, f.kind, f.correlation) for f in FRAMES] == [
+        (0, 0, 0),
+        (1, 0, 0),
+        (65535, 0, 0),
+        (2, 1, 2**64 - 1),
+        (3, 2, 1),
+    ]
+    assert FRAMES[2].segments == (b"b" * 16, b"", b"c" * 24)
+    assert sum(f.size for f in FRAMES) == len(CONVERSATION)
+
+
+def test_byte_by_byte_no_frame_comes_before_its_last_byte() -> None:
+    decoder = opened()
+    ends = []
+    total = 0
+    for frame in FRAMES:
+        total += frame.size
+        ends.append(total)
+    for index, byte in enumerate(CONVERSATION, 1):
+        found = feed(decoder, bytes([byte]))
+        assert len(found) == (1 if index in ends else 0)
+        assert decoder.is_between_frames == (index in ends)
+
+
+def test_every_split_of_the_same_bytes_yields_the_same_frames() -> None:
+    for cut in range(len(CONVERSATION) + 1):
+        decoder = opened()
+        found = feed(decoder, CONVERSATION[:cut]) + feed(decoder, CONVERSATION[cut:])
+        assert found == FRAMES
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 40), min_size=1, max_size=5),
+            st.sampled_from([0, 0, 0, LARGE_BYTES // 8, ARENA_BYTES // 8]),
+        ),
+        max_size=8,
+    ),
+    st.lists(st.integers(1, 100_000), min_size=1, max_size=20),
+)
+def test_any_frames_survive_any_split(shapes: list[tuple[list[int], int]], pieces: list[int]) -> None:
+    sent = []
+    data = b""
+    for number, (words, extra) in enumerate(shapes, 1):
+        sizes = [words[0] + 1 + extra, *words[1:]]
+        segments = tuple(bytes([number]) * (8 * size) for size in sizes)
+        buffers = encode_frame(number, FrameKind.REQUEST, number, segments)
+        sent.append((number, number, segments))
+        data += b"".join(buffers)
+    decoder = opened()
+    found: list[Frame] = []
+    at = turn = 0
+    while at < len(data):
+        piece = pieces[turn % len(pieces)]
+        found += feed(decoder, data[at : at + piece])
+        at += piece
+        turn += 1
+    assert [(f.wire_id, f.correlation, f.segments) for f in found] == sent
+    assert decoder.is_between_frames
+
+
+# --- copies, alignment, memory ------------------------------------------------------------------------
+
+
+def address(buffer: bytes | memoryview) -> int:
+    """Where the buffer's bytes lie in memory."""
+    if isinstance(buffer, bytes):
+        # The payload of a bytes object starts behind its 32 byte header.
+        return id(buffer) + 32
+    pointer = ctypes.py_object(buffer)
+    # A Py_buffer; its first member is the address.
+    raw = (ctypes.c_char * 80).from_buffer(bytearray(80))
+    ctypes.pythonapi.PyObject_GetBuffer(pointer, ctypes.byref(raw), 0)
+    try:
+        return int.from_bytes(bytes(raw)[:8], "little")
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 127, 128, 1000, LARGE_BYTES // 8, ARENA_BYTES // 8, MIB // 8])
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_every_segment_is_aligned_to_8_bytes(words: int, more: int) -> None:
+    segments = (b"s" * (8 * words),) + (b"t" * 8,) * more
+    for start in (b"", event((b"y" * 24,))):
+        frames = feed(opened(), start + event(segments))
+        for segment in frames[-1].segments:
+            assert address(segment) % 8 == 0
+
+
+def test_a_small_segment_is_a_bytes_object_of_its_own() -> None:
+    decoder = opened()
+    first, second = feed(decoder, event((b"a" * 8, b"b" * 8)) + event((b"c" * 4096,)))
+    assert [type(s) for s in (*first.segments, *second.segments)] == [bytes] * 3
+    feed(decoder, event((b"z" * 8, b"z" * 8)) * 50)
+    assert first.segments == (b"a" * 8, b"b" * 8)
+
+
+def test_a_large_frame_is_received_straight_into_a_read_only_buffer_of_its_size() -> None:
+    decoder = opened()
+    data = event((b"L" * MIB,))
+    assert feed(decoder, data[:100]) == []
+    place = decoder.receive_buffer()
+    assert len(place) == len(data) - 100
+    place[:] = data[100:]
+    decoder.bytes_received(len(place))
+    ((_, _, _, size, segments),) = decoder.frames()
+    assert size == len(data)
+    assert isinstance(segments[0], memoryview)
+    assert segments[0].readonly
+    assert segments[0] == b"L" * MIB
+    # The arena is in use again.
+    assert len(decoder.receive_buffer()) == ARENA_BYTES
+
+
+def test_a_large_frame_that_is_whole_in_the_arena_is_copied_out_of_it() -> None:
+    (frame,) = feed(opened(), event((b"M" * (ARENA_BYTES // 2),)))
+    assert type(frame.segments[0]) is bytes
+
+
+def test_an_announced_frame_takes_no_memory_before_its_length_was_checked() -> None:
+    tracemalloc.start()
+    try:
+        decoder = settled(frame_bytes=MIB)
+        before = tracemalloc.get_traced_memory()[0]
+        with pytest.raises(RemoteProtocolError):
+            feed(decoder, struct.pack("<IHHQ", 512 * MIB - 4, 1, 0, 0))
+        assert tracemalloc.get_traced_memory()[1] - before < 100 * KIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_byte_by_byte_input_is_not_quadratic() -> None:
+    def seconds(words: int) -> float:
+        decoder = opened()
+        data = event((b"q" * (8 * words),))
+        begin = time.perf_counter()
+        for offset in range(len(data)):
+            feed(decoder, data[offset : offset + 1])
+        return (time.perf_counter() - begin) / len(data)
+
+    small = min(seconds(500) for _ in range(3))
+    large = min(seconds(8000) for _ in range(2))
+    # Quadratic work would make it 16 times as much per byte.
+    assert large < 6 * small
+
+
+def test_a_frame_that_begins_near_the_arenas_end_is_moved_to_its_start_once() -> None:
+    decoder = opened()
+    one = event((b"1" * 1000,))
+    many = one * (ARENA_BYTES // len(one))
+    rest = ARENA_BYTES - len(many)
+    assert len(feed(decoder, many + one[:rest])) == len(many) // len(one)
+    assert len(decoder.receive_buffer()) >= ARENA_BYTES // 4
+    assert feed(decoder, one[rest:]) == feed(opened(), one)
+
+
+def test_discarded_bytes_leave_no_trace_and_room_for_more() -> None:
+    decoder = settled()
+    feed(decoder, event()[:20])
+    decoder.discard()
+    assert decoder.is_between_frames
+    feed(decoder, event((b"L" * MIB,))[:100])
+    decoder.discard()
+    assert len(decoder.receive_buffer()) == ARENA_BYTES
+    assert len(feed(decoder, event())) == 1
+
+
+# --- refusals -----------------------------------------------------------------------------------------
+
+
+def head(length: int, wire_id: int = 1, kind: int = 0, correlation: int = 0) -> bytes:
+    return struct.pack("<IHHQ", length, wire_id, kind, correlation)
+
+
+def message(*words: int) -> bytes:
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def refused(data: bytes, **limits: int) -> RemoteProtocolError:
+    """Feed what must be refused: whole, and byte by byte; behind another frame, and behind one in the same read."""
+    errors = []
+    for piece in (1 << 30, 1):
+        with pytest.raises(RemoteProtocolError) as caught:
+            feed(settled(**limits), data, piece)
+        errors.append(caught.value)
+    decoder = opened(**limits)
+    place = decoder.receive_buffer()
+    good = event()
+    place[: len(good) + len(data)] = good + data
+    decoder.bytes_received(len(good) + len(data))
+    assert len(decoder.frames()) == 1
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError) as caught:
+            decoder.frames()
+        errors.append(caught.value)
+    assert len({error.code for error in errors}) == 1
+    assert not any(isinstance(error, NotAPeer) for error in errors)
+    return errors[0]
+
+
+@pytest.mark.parametrize("length", [0, 12, 20, 27, 29, 30, 31, 32, 33, 35, 40])
+def test_a_data_length_that_is_not_4_modulo_8_or_below_28_is_refused(length: int) -> None:
+    assert refused(head(length) + bytes(64)).code == "protocolError"
+
+
+@pytest.mark.parametrize("kind", [3, 4, 0x0100, 0x8000, 0xFFFF])
+def test_flags_that_do_not_exist_are_refused(kind: int) -> None:
+    assert "FLAGS" in str(refused(head(28, kind=kind, correlation=1) + message(0, 1, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("wire_id", "kind", "correlation"),
+    [(0, 0, 1), (0, 1, 1), (0, 2, 1), (0, 1, 0), (1, 0, 1), (1, 1, 0), (1, 2, 0), (1, 0, 2**63)],
+)
+def test_header_fields_that_do_not_go_together_are_refused(wire_id: int, kind: int, correlation: int) -> None:
+    error = refused(head(28, wire_id, kind, correlation) + message(0, 1, 0, 0))
+    assert error.code == "protocolError"
+
+
+def test_a_bad_header_is_refused_before_the_rest_of_the_frame_comes() -> None:
+    for bad in (head(28, kind=3, correlation=1), head(28, correlation=5)):
+        with pytest.raises(RemoteProtocolError):
+            feed(settled(), bad)
+
+
+def test_the_largest_allowed_frame_passes_and_the_next_is_refused_with_both_numbers() -> None:
+    limit = 4096
+    (frame,) = feed(settled(frame_bytes=limit), event((b"x" * (limit - 24),)))
+    assert frame.size == limit
+    error = refused(event((b"x" * (limit - 16),)), frame_bytes=limit)
+    assert error.code == "frameTooLarge"
+    assert (error.facts["size"], error.facts["limit"]) == (limit + 8, limit)
+
+
+def test_a_length_of_4_gib_is_refused_at_its_fourth_byte() -> None:
+    with pytest.raises(RemoteProtocolError, match="4294967296") as caught:
+        feed(settled(), b"\xfc\xff\xff\xff")
+    assert caught.value.code == "frameTooLarge"
+
+
+def test_control_frames_have_a_limit_of_their_own_whatever_ours_is() -> None:
+    largest = control((b"c" * (CONTROL_FRAME_BYTES - 24),))
+    assert len(feed(settled(frame_bytes=1024), largest)) == 1
+    too_large = head(CONTROL_FRAME_BYTES + 4, 0)
+    with pytest.raises(RemoteProtocolError, match="1048576") as caught:
+        feed(settled(), too_large)
+    assert caught.value.code == "frameTooLarge"
+
+
+def test_content_during_the_handshake_is_refused() -> None:
+    decoder = FrameDecoder(Limits())
+    assert len(feed(decoder, control())) == 1
+    with pytest.raises(HandshakeError, match="EVENT_ID 1"):
+        feed(decoder, event())
+
+
+def test_content_behind_the_frame_that_opens_the_connection_is_read_in_the_same_round() -> None:
+    decoder = FrameDecoder(Limits())
+    place = decoder.receive_buffer()
+    data = control() + event((b"x" * 2000,))
+    place[: len(data)] = data
+    decoder.bytes_received(len(data))
+    assert len(decoder.frames()) == 1
+    decoder.open()
+    assert len(decoder.frames()) == 1
+
+
+def test_during_the_handshake_a_frame_over_1_mib_is_refused_by_its_length_alone() -> None:
+    decoder = FrameDecoder(Limits())
+    feed(decoder, control())
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(decoder, head(2 * MIB + 4)[:4])
+    assert caught.value.code == "frameTooLarge"
+
+
+@pytest.mark.parametrize(
+    ("what", "frame"),
+    [
+        ("no room for its own table", head(28) + message(2, 1, 1, 0)),
+        ("more segments than fit", head(36) + message(5, 1, 0, 0, 0, 0)),
+        ("2^32 segments", head(28) + message(0xFFFFFFFF, 1, 0, 0)),
+        ("an empty first segment", head(28) + message(0, 0, 0, 0)),
+        ("an empty first of two", head(36) + message(1, 0, 1, 0, 0, 0)),
+        ("a segment too short", head(36) + message(0, 1, 0, 0, 0, 0)),
+        ("a segment too long", head(28) + message(0, 2, 0, 0)),
+        ("padding that is not zero", head(44) + message(1, 1, 1, 1, 0, 0, 0, 0)),
+        ("sizes whose sum overflows 32 bits", head(44) + message(1, 0x80000001, 0x80000001, 0, 0, 0, 0, 0)),
+        ("sizes whose sum in bytes overflows 32 bits", head(44) + message(1, 1, 0x20000001, 0, 0, 0, 0, 0)),
+    ],
+)
+def test_a_segment_table_that_does_not_fill_the_frame_exactly_is_refused(what: str, frame: bytes) -> None:
+    assert len(frame) == int.from_bytes(frame[:4], "little") + 4
+    assert refused(frame).code == "protocolError", what
+
+
+def test_the_largest_number_of_segments_passes_and_one_more_is_refused() -> None:
+    count = 512
+    segments = (b"s" * 8,) * count
+    assert len(feed(settled(), event(segments))[0].segments) == count
+    table = struct.pack(f"<I{count + 1}I", count, *([1] * (count + 1)))
+    frame = head(12 + len(table) + 8 * (count + 1)) + table + bytes(8 * (count + 1))
+    assert "513 segments" in str(refused(frame))
+    assert "2 segments: the limit is 1" in str(refused(event((b"s" * 8, b"t" * 8)), segments=1))
+
+
+def test_the_table_of_a_large_frame_is_checked_too() -> None:
+    data = bytearray(event((b"L" * MIB,)))
+    data[20] ^= 1
+    with pytest.raises(RemoteProtocolError, match="segments of"):
+        feed(settled(), bytes(data))
+
+
+# --- strangers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP client"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP client"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "HTTP server"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(20), "TLS"),
+        (b"SSH-2.0-OpenSSH_9.7\r\n", "SSH"),
+        (struct.pack("<I", 95) + b"\x80\x04\x95" + bytes(95), "original lahja"),
+        (b"hello out there, is anybody here", "text"),
+        (b"\xff" * 32, "nothing known"),
+        (event(), "nothing known"),
+        (head(28, 0, 7) + bytes(16), "nothing known"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 1 << 30])
+def test_first_bytes_of_a_stranger_are_named_in_the_error(first: bytes, said: str, piece: int) -> None:
+    with pytest.raises(NotAPeer, match="no frame of this protocol") as caught:
+        feed(FrameDecoder(Limits()), first, piece)
+    assert caught.value.got == first[: len(caught.value.got)]
+    if piece > 1:
+        assert said in str(caught.value)
+        assert caught.value.got == first[:16]
+
+
+def test_http_is_recognised_at_its_fourth_byte() -> None:
+    decoder = FrameDecoder(Limits())
+    assert feed(decoder, b"GET") == []
+    with pytest.raises(NotAPeer, match="HTTP client"):
+        feed(decoder, b" ")
