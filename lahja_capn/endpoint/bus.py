@@ -434,7 +434,7 @@ class Bus:
                 continue
             pending.asked((connection.serial, number), connection.name)
             connection.pending[number] = pending
-            connection.wake_writer()
+            connection.send_now_or_soon(len(connection.pending) == 1)
         if too_large is not None and not pending.asked_keys():
             raise too_large
 
@@ -494,7 +494,7 @@ class Bus:
             opened = connection.open_requests.pop(number, None)
             if opened is not None:
                 opened.answered = True
-            connection.wake_writer()
+            connection.send_now_or_soon(not connection.open_requests)
 
     def on_response(self, connection: Connection, response: ResponseArrived) -> None:
         pending = connection.pending.pop(response.number, None)

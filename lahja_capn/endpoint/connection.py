@@ -168,11 +168,14 @@ class Connection:
             self._end("the endpoint stopped")
 
     async def _read_loop(self) -> None:
-        descriptor = self._channel.fileno()
         self._after_input()
-        while not self.session.is_closed:
-            await self._runtime.wait_readable(descriptor)
-            self.read()
+        if not self.session.is_closed:
+            await self._runtime.call_when_readable(self._channel.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        self.read()
+        if self.session.is_closed:
+            self.stop()
 
     async def _write_loop(self) -> None:
         descriptor = self._channel.fileno()
@@ -310,6 +313,17 @@ class Connection:
             return False
         self.flush()
         return True
+
+    def send_now_or_soon(self, alone: bool) -> None:
+        """Send at once if nothing else is under way, else together with it.
+
+        One request or response at a time is a conversation: waiting for the end of the turn would only delay
+        it. Many at a time are cheaper in one send.
+        """
+        if alone:
+            self.flush()
+        else:
+            self.wake_writer()
 
     def flush(self) -> None:
         """Send what may be sent now; never waits."""

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
@@ -40,7 +40,7 @@ from .config import ConnectionConfig, check_endpoint_name
 from .connection import Connection
 from .handlers import HandlerErrorHook, HandlerInbox
 from .inbox import DEFAULT_QUEUE_EVENTS
-from .needs import Channel, Listener, Runtime, Transport, Waiter
+from .needs import Channel, Listener, Runtime, Tasks, Transport, Waiter
 from .peers import Peers, rejection
 from .streams import EventStream, StreamInbox, first_event
 from .subscription import Subscription
@@ -130,7 +130,7 @@ class Endpoint(EndpointAPI):
         self._bus = Bus(name, self._runtime, self.limits, self._peers, self._table, self.on_deadline)
         self._life = _Life.NEW
         self._thread: int | None = None
-        self._tasks: TaskGroup | None = None
+        self._tasks: Tasks | None = None
         self._failure: BaseException | None = None
         self._stop_waiter: Waiter[None] | None = None
         self._drain_on_stop = True
@@ -203,10 +203,9 @@ class Endpoint(EndpointAPI):
 
     async def _main(self, started: Waiter[None]) -> None:
         try:
-            async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
+            async with self._runtime.tasks() as self._tasks:
                 self._life = _Life.RUNNING
-                tasks.start_soon(self._keep_time)
+                self._spawn(self._keep_time)
                 started.wake(None)
                 self._wake_life_waiters()
                 try:
@@ -218,11 +217,6 @@ class Endpoint(EndpointAPI):
                     self._stop_listening()
                     for connection in tuple(self._peers.all.values()):
                         connection.say_goodbye("shutdown", "")
-                    tasks.cancel_scope.cancel()
-        except Exception as error:
-            # Every task of ours guards its own; what comes here is a defect, and must be seen.
-            logger.critical("Endpoint %s failed", self.name, exc_info=error)
-            self._failure = error
         finally:
             self._finish()
             started.wake(None)
@@ -272,7 +266,15 @@ class Endpoint(EndpointAPI):
 
     def _spawn(self, function: Callable[..., Any], *args: Any) -> None:
         if self._tasks is not None:
-            self._tasks.start_soon(function, *args)
+            self._tasks.spawn(self._guard, function, *args)
+
+    async def _guard(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        try:
+            await function(*args)
+        except Exception as error:
+            # Every task of ours handles its own errors; what comes here is a defect, and must be seen.
+            logger.critical("%s: a task failed", self.name, exc_info=error)
+            self._failure = error
 
     async def _keep_time(self) -> None:
         """The one timer of the endpoint: handshakes, keepalives, closing connections, request timeouts."""

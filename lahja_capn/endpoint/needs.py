@@ -8,7 +8,7 @@ scopes, time) is anyio's, which is the same on both.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -99,6 +99,16 @@ class Waiter(Protocol, Generic[T]):
     async def wait(self) -> T: ...
 
 
+class Tasks(Protocol):
+    """Background tasks: each lives until it returns, or until the context they belong to is left."""
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start ``function(*args)``. May be called from a callback of the event loop, where there is no task.
+
+        ``function`` must not raise: nobody waits for it.
+        """
+
+
 class Runtime(Protocol):
     """What differs between asyncio and trio."""
 
@@ -111,7 +121,17 @@ class Runtime(Protocol):
 
     async def wait_readable(self, descriptor: int) -> None: ...
 
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        """Call ``on_readable`` whenever there is something to read, until cancelled or until it raises.
+
+        On asyncio the call comes straight from the event loop: a task between the two would cost every
+        received message a turn of the loop.
+        """
+
     async def wait_writable(self, descriptor: int) -> None: ...
+
+    def tasks(self) -> AbstractAsyncContextManager[Tasks]:
+        """Tasks for the length of an ``async with``; leaving it cancels those that still run, and waits for them."""
 
     def beside(self, main: Callable[[], Awaitable[None]]) -> AbstractAsyncContextManager[None]:
         """Run ``main`` beside the caller's task; leaving the context waits until ``main`` has returned.

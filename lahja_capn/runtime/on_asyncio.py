@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -34,6 +34,30 @@ class FutureWaiter:
         return await self._future
 
 
+class AsyncioTasks:
+    """A set of tasks. anyio's task groups do the same, but cannot start a task from a reader's callback."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        if self._closed:
+            return
+        # The loop itself keeps only weak references to tasks.
+        task = self._loop.create_task(function(*args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+
 class AsyncioRuntime:
     """What ``endpoint.needs.Runtime`` asks for, on asyncio."""
 
@@ -54,8 +78,34 @@ class AsyncioRuntime:
     async def wait_readable(self, descriptor: int) -> None:
         await anyio.wait_readable(descriptor)
 
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        failed: asyncio.Future[None] = loop.create_future()
+
+        def call() -> None:
+            try:
+                on_readable()
+            except BaseException as error:
+                loop.remove_reader(descriptor)
+                if not failed.done():
+                    failed.set_exception(error)
+
+        loop.add_reader(descriptor, call)
+        try:
+            await failed
+        finally:
+            loop.remove_reader(descriptor)
+
     async def wait_writable(self, descriptor: int) -> None:
         await anyio.wait_writable(descriptor)
+
+    @contextlib.asynccontextmanager
+    async def tasks(self) -> AsyncIterator[AsyncioTasks]:
+        tasks = AsyncioTasks()
+        try:
+            yield tasks
+        finally:
+            await tasks.aclose()
 
     @contextlib.asynccontextmanager
     async def beside(self, main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:

@@ -50,6 +50,22 @@ class TaskWaiter:
         return await trio.lowlevel.wait_task_rescheduled(abort)
 
 
+class TrioTasks:
+    """A nursery that is cancelled when it is left."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._closed = False
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        if not self._closed:
+            self._nursery.start_soon(function, *args)
+
+    def cancel(self) -> None:
+        self._closed = True
+        self._nursery.cancel_scope.cancel()
+
+
 class TrioRuntime:
     """What ``endpoint.needs.Runtime`` asks for, on trio."""
 
@@ -68,8 +84,22 @@ class TrioRuntime:
     async def wait_readable(self, descriptor: int) -> None:
         await trio.lowlevel.wait_readable(descriptor)
 
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(descriptor)
+            on_readable()
+
     async def wait_writable(self, descriptor: int) -> None:
         await trio.lowlevel.wait_writable(descriptor)
+
+    @contextlib.asynccontextmanager
+    async def tasks(self) -> AsyncIterator[TrioTasks]:
+        async with trio.open_nursery() as nursery:
+            tasks = TrioTasks(nursery)
+            try:
+                yield tasks
+            finally:
+                tasks.cancel()
 
     @contextlib.asynccontextmanager
     async def beside(self, main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
