@@ -272,7 +272,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     bench = Bench(options)
     began = datetime.datetime.now(datetime.UTC)
-    facts = {
+    facts: dict[str, Any] = {
         "began": began.isoformat(timespec="seconds"),
         "commit": commit(ROOT),
         "machine": machine(),

@@ -130,9 +130,9 @@ def parse(text: str) -> Document:
         ):
             raise DocumentError(f"line {number}: no block follows: {stripped}")
     for names in document.runs:
-        for name in names:
-            if name not in document.files:
-                raise DocumentError(f"run: no block is written to {name}")
+        for program in names:
+            if program not in document.files:
+                raise DocumentError(f"run: no block is written to {program}")
     return document
 
 
