@@ -18,10 +18,8 @@ PUBLIC = ""  # lahja_capn/__init__.py: the public names, which only what stands 
 # Left to right.
 LAYERS = [*"errors schema binding wire session endpoint transport runtime".split(), PUBLIC, "tools", "cli"]
 
-IO_MODULES = (
-    "asyncio trio uvloop socket ssl select selectors signal subprocess multiprocessing threading".split()
-)
-CLOCK_MODULES = "time datetime sched".split()
+IO_MODULES = "asyncio trio uvloop socket ssl select selectors signal subprocess multiprocessing".split()
+CLOCK_MODULES = "time datetime sched threading".split()
 PYCAPNP = ["capnp"]
 # What turns bytes into code or into objects of any type. importlib.resources stays allowed: it reads files.
 CODE_MODULES = "pickle _pickle cloudpickle dill marshal shelve runpy code codeop".split()
@@ -67,7 +65,9 @@ def violations(name: str, source: str) -> list[str]:
     if LAYERS.index(layer) <= LAYERS.index("endpoint"):
         forbidden |= dict.fromkeys(IO_MODULES, "nothing up to endpoint knows a socket or an event loop")
     if LAYERS.index(layer) <= LAYERS.index("session"):
-        forbidden |= dict.fromkeys(CLOCK_MODULES, "nothing up to session reads a clock: time is an argument")
+        forbidden |= dict.fromkeys(
+            CLOCK_MODULES, "nothing up to session reads a clock or starts a thread: it is a value"
+        )
         forbidden["anyio"] = "nothing up to session waits"
     if layer == "schema":
         # The one exception: a bad schema file aborts the process, so it is tried out in a child process.

@@ -161,17 +161,19 @@ class TestWheel:
     def test_installed_in_an_empty_environment_shows_its_types_to_mypy(
         self, installed: Environment, tmp_path: Path
     ) -> None:
-        # A folder named capnp in the user's own project would hide pycapnp from mypy, but for the stubs.
+        # A folder named capnp in the user's own project would hide pycapnp from mypy, but for the stubs. What
+        # the stubs leave out must not become an error.
         (tmp_path / "capnp").mkdir()
         (tmp_path / "user.py").write_text(
             "import capnp\nimport lahja_capn\n"
             "reveal_type(lahja_capn.ConnectionConfig.from_name('a'))\nreveal_type(capnp.load)\n"
+            "capnp.kj_loop()\n"
         )
         printed = command(
             *(sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.python, "user.py"),
             cwd=tmp_path,
         )
-        assert 'user.py:3: note: Revealed type is "lahja_capn.' in printed
+        assert "fallback=lahja_capn.endpoint.config.ConnectionConfig" in printed
         assert 'user.py:4: note: Revealed type is "def (' in printed
         assert "Success" in printed
 
@@ -199,8 +201,7 @@ class TestOtherInstallations:
         environment.install(wheel)
         (schema,) = environment.folder.rglob("wire.capnp")
         schema.unlink()
-        load, show = SHOW_SCHEMA.split("; ")
-        code = f"{load}\ntry: {show}\nexcept Exception as error: print(repr(error))"
+        code = "try: import lahja_capn\nexcept Exception as error: print(repr(error))"
         printed = command(environment.python, "-c", code, cwd=tmp_path)
         assert printed.startswith("SchemaError")
         assert "incomplete" in printed
