@@ -306,7 +306,7 @@ class Endpoint(EndpointAPI):
 
     @property
     def is_serving(self) -> bool:
-        return self._listener is not None
+        return self.is_running and self._listener is not None
 
     @property
     def is_server_stopped(self) -> bool:
@@ -325,28 +325,35 @@ class Endpoint(EndpointAPI):
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
-        if listener is not None:
-            self._server_stopped = True
-            if self._listener_scope is not None:
-                self._listener_scope.cancel()
+        if listener is None:
+            return
+        self._server_stopped = True
+        if self._listener_scope is None:
             listener.close()
+        else:
+            # The accepting task closes it, once nothing waits for its descriptor: libuv (uvloop) aborts the
+            # process over one that is closed while it is polled.
+            self._listener_scope.cancel()
 
     async def _accept_connections(self, listener: Listener) -> None:
-        with anyio.CancelScope() as self._listener_scope:
-            while self._listener is listener:
-                await self._runtime.wait_readable(listener.fileno())
-                try:
-                    channel = listener.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+        try:
+            with anyio.CancelScope() as self._listener_scope:
+                while self._listener is listener:
+                    await self._runtime.wait_readable(listener.fileno())
+                    try:
+                        channel = listener.accept()
+                    except BlockingIOError:
                         continue
-                    logger.error("%s: cannot accept connections now: %s", self.name, error)
-                    await anyio.sleep(ACCEPT_REST_S)
-                    continue
-                if channel is not None:
-                    self._start_connection(channel, None)
+                    except OSError as error:
+                        if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+                            continue
+                        logger.error("%s: cannot accept connections now: %s", self.name, error)
+                        await anyio.sleep(ACCEPT_REST_S)
+                        continue
+                    if channel is not None:
+                        self._start_connection(channel, None)
+        finally:
+            listener.close()
 
     # --- connections ----------------------------------------------------------------------------------
 

@@ -112,18 +112,23 @@ class AsyncioRuntime:
         # A task of its own, not a task group around the caller's body: pytest-asyncio enters and leaves a
         # fixture in two different tasks, which a cancel scope does not survive.
         task = asyncio.ensure_future(main())
+        body_error: BaseException | None = None
         try:
             yield
-        finally:
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if not task.done():
-                    # The caller is being cancelled while it waits for us to end: end now, leave nothing behind.
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+        except BaseException as error:
+            body_error = error
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The caller is being cancelled while it waits for us to end: end now, leave nothing behind.
+            task.cancel()
+            while not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((task,))
+            if body_error is None:
                 raise
+        if body_error is not None:
+            raise body_error
 
 
 class AsyncioEndpoint(Endpoint):

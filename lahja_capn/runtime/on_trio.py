@@ -103,16 +103,24 @@ class TrioRuntime:
 
     @contextlib.asynccontextmanager
     async def beside(self, main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        # The nursery is ours and the caller never sees it: an error of the caller's own body does not pass
+        # through it, so that it comes out as the very object that was raised, in no group.
+        body_error: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(main)
-                yield
-        except BaseExceptionGroup as group:
-            # The nursery is ours and the caller never sees it: an error of the caller's own body must come
-            # out as it was raised, and ours alone too.
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from group.exceptions[0].__cause__
-            raise
+                try:
+                    yield
+                except BaseException as error:
+                    body_error = error
+        except BaseException as error:
+            # While it waited for main the caller was cancelled: its body's own error says more.
+            if body_error is None:
+                if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                    raise error.exceptions[0] from None
+                raise
+        if body_error is not None:
+            raise body_error
 
 
 class TrioEndpoint(Endpoint):
