@@ -150,9 +150,7 @@ class SessionCore:
 
     def take_events(self) -> list[SessionEvent]:
         """Return everything that happened since the last call, in order."""
-        events = self._events
-        if events:
-            self._events = []
+        events, self._events = self._events, []
         return events
 
     def find_incompatibility(self, event_type: EventType) -> Incompatibility | None:

@@ -39,9 +39,8 @@ def take_rows(rows: Sequence[TableRow], start: int) -> tuple[tuple[TableRow, ...
     taken: list[TableRow] = []
     while end < len(rows):
         wire_id, row = rows[end]
-        name = cut(row.name, NAME_TEXT_BYTES)
         # 4 words of the row itself, two far pointers' landing pads, name with its NUL, layout.
-        total += 32 + 32 + len(name.encode()) + 8 + 4 * len(row.layout) + 8
+        total += 32 + 32 + len(row.name.encode()) + 8 + 4 * len(row.layout) + 8
         if total > _ROWS_BYTES and taken:
             break
         taken.append((wire_id, row))

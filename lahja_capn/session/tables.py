@@ -68,6 +68,11 @@ class WireTable:
         if known is None and row.type_id in self._events:
             known = self._events[row.type_id][1]
         if known is None:
+            size = len(row.name.encode())
+            if size > NAME_TEXT_BYTES:
+                raise LocalProtocolError(
+                    f"the name of {row.name[:100]!r}... has {size} bytes: peers accept {NAME_TEXT_BYTES}"
+                )
             return True
         if known != row:
             raise LocalProtocolError(

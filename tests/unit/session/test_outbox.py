@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from lahja_capn.session import Counters, Offer, Policy
+from lahja_capn.session.outbox import Outbox
+
+A, B = 1, 2
+
+
+def outbox(limit: int = 100, policy: Policy = Policy.WAIT, credit: int = 10**6) -> Outbox:
+    box = Outbox(limit, Counters())
+    box.policy = policy
+    box.event_window.grant(credit)
+    box.request_window.grant(credit)
+    return box
+
+
+def event(text: bytes) -> tuple[bytes, ...]:
+    return (text,)
+
+
+def test_events_leave_in_the_order_in_which_they_were_offered() -> None:
+    box = outbox()
+    for n in range(5):
+        assert box.offer_event(A + n % 2, 10, event(b"%d" % n)) is Offer.QUEUED
+    assert (box.queued_bytes, box.queued_events, box.queued_frames) == (50, 5, 5)
+    assert box.pull(1000) == [b"0", b"1", b"2", b"3", b"4"]
+    assert (box.queued_bytes, box.queued_frames) == (0, 0)
+    assert (box._counters.sent, box._counters.sent_bytes) == (5, 50)
+
+
+def test_control_and_answers_leave_first_then_requests_then_events() -> None:
+    box = outbox(limit=1000)
+    box.offer_event(A, 10, event(b"event"))
+    box.put_request(1, 10, event(b"request"))
+    box.put_control(event(b"control"))
+    box.put_answer(10, event(b"answer"), 7)
+    assert box.queued_bytes == 30
+    assert box.pull(1000) == [b"control", b"answer", b"request", b"event"]
+    assert box.answered == [7]
+    assert box.requests_sent_to == 1
+    assert box._counters.requests_sent == 1
+    assert box.queued_bytes == 0
+
+
+def test_a_pull_stops_at_about_the_size_asked_for() -> None:
+    box = outbox(limit=10**6)
+    for _ in range(10):
+        box.put_control(event(b"c"))
+        box.put_request(1, 50, event(b"r"))
+        box.offer_event(A, 50, event(b"e"))
+    assert box.pull(100) == [b"c", b"c"]
+    assert len(box.pull(64 * 8)) == 8
+    assert box.pull(60) == [b"r", b"r"]
+    assert box.pull(420) == [b"r"] * 8 + [b"e"]
+    assert box.pull(1) == [b"e"]
+
+
+def test_an_event_goes_while_the_balance_is_above_0_and_is_charged_whole() -> None:
+    box = outbox(credit=11, limit=1000)
+    for n in range(3):
+        box.offer_event(A, 10, event(b"%d" % n))
+    assert box.pull(1000) == [b"0", b"1"]
+    assert box.event_window.balance == -9
+    assert box.pull(1000) == []
+    assert box.waits_for_credit
+    box.event_window.refill(9)
+    assert box.pull(1000) == []
+    box.event_window.refill(1)
+    assert box.pull(1000) == [b"2"]
+    assert not box.waits_for_credit
+
+
+def test_requests_without_credit_do_not_hold_up_events_nor_the_reverse() -> None:
+    box = outbox(limit=1000)
+    box.request_window.charge(0)
+    box.put_request(1, 10, event(b"r"))
+    assert box.waits_for_credit
+    box.offer_event(A, 10, event(b"e"))
+    assert not box.waits_for_credit
+    assert box.pull(1000) == [b"e"]
+    box.event_window.charge(0)
+    box.request_window.charge(1)
+    box.offer_event(A, 10, event(b"e"))
+    assert not box.waits_for_credit
+    assert box.pull(1000) == [b"r"]
+    box.put_control(event(b"c"))
+    assert not box.waits_for_credit
+
+
+def test_there_is_room_until_the_limit_is_reached_and_the_last_frame_may_go_over() -> None:
+    box = outbox(limit=100)
+    assert box.offer_event(A, 99, event(b"1")) is Offer.QUEUED
+    assert box.has_room
+    assert box.offer_event(A, 500, event(b"2")) is Offer.QUEUED
+    assert not box.has_room
+    assert box.offer_event(A, 1, event(b"3")) is Offer.FULL
+    assert box.drops == {}
+    assert box._counters.dropped == 0
+    box.pull(1)
+    assert not box.has_room
+    box.pull(1)
+    assert box.has_room
+
+
+def test_drop_newest_keeps_what_is_queued() -> None:
+    box = outbox(policy=Policy.DROP_NEWEST, limit=20)
+    assert [box.offer_event(A, 10, event(b"%d" % n)) for n in range(3)] == [
+        Offer.QUEUED,
+        Offer.QUEUED,
+        Offer.DROPPED,
+    ]
+    assert box.drops == {A: 1}
+    assert box._counters.dropped_by_type == {A: 1}
+    assert (box._counters.dropped, box._counters.dropped_bytes) == (1, 10)
+    assert box.pull(100) == [b"0", b"1"]
+
+
+def test_drop_oldest_keeps_what_is_new() -> None:
+    box = outbox(policy=Policy.DROP_OLDEST, limit=20)
+    for n in range(5):
+        assert box.offer_event(A, 10, event(b"%d" % n)) is Offer.QUEUED
+    assert box.drops == {A: 3}
+    assert box.pull(100) == [b"3", b"4"]
+
+
+def test_drop_oldest_drops_no_answers_for_an_event() -> None:
+    box = outbox(policy=Policy.DROP_OLDEST, limit=20)
+    box.put_answer(20, event(b"answer"), 1)
+    assert box.offer_event(A, 10, event(b"e")) is Offer.DROPPED
+    assert box.pull(100) == [b"answer"]
+
+
+def test_newest_only_keeps_one_event_per_type_full_or_not() -> None:
+    box = outbox(policy=Policy.NEWEST_ONLY)
+    for n in range(3):
+        assert box.offer_event(A, 10, event(b"a%d" % n)) is Offer.QUEUED
+        assert box.offer_event(B, 10, event(b"b%d" % n)) is Offer.QUEUED
+    assert box.drops == {A: 2, B: 2}
+    assert box.queued_bytes == 20
+    assert box.pull(100) == [b"a2", b"b2"]
+
+
+def test_newest_only_with_no_room_drops_the_oldest_of_other_types() -> None:
+    box = outbox(policy=Policy.NEWEST_ONLY, limit=20)
+    for type_id in range(3):
+        assert box.offer_event(type_id, 10, event(b"%d" % type_id)) is Offer.QUEUED
+    assert box.pull(100) == [b"1", b"2"]
+
+
+def test_disconnect_asks_for_it_and_counts() -> None:
+    box = outbox(policy=Policy.DISCONNECT, limit=10)
+    box.offer_event(A, 10, event(b"1"))
+    assert box.offer_event(A, 10, event(b"2")) is Offer.DISCONNECT
+    assert box._counters.dropped == 1
+
+
+def test_a_purge_takes_the_types_events_and_does_not_count_them_as_dropped() -> None:
+    box = outbox()
+    for n in range(4):
+        box.offer_event(A + n % 2, 10, event(b"%d" % n))
+    box.purge({A})
+    assert box.queued_bytes == 20
+    assert box._counters.dropped == 0
+    assert box.pull(100) == [b"1", b"3"]
+    for n in range(4):
+        box.offer_event(A + n % 2, 10, event(b"%d" % n))
+    box.purge_all_but({A})
+    assert box.pull(100) == [b"0", b"2"]
+
+
+def test_a_request_that_was_not_pulled_can_be_taken_back() -> None:
+    box = outbox()
+    for number in (1, 2, 3):
+        box.put_request(number, 10, event(b"%d" % number))
+    assert box.remove_request(2)
+    assert not box.remove_request(2)
+    assert box.queued_bytes == 20
+    assert box.pull(100) == [b"1", b"3"]
+    assert box.requests_sent_to == 3
+
+
+def test_the_end_counts_what_was_not_sent() -> None:
+    box = outbox()
+    box.offer_event(A, 10, event(b"e"))
+    box.offer_event(B, 20, event(b"e"))
+    box.put_request(1, 10, event(b"r"))
+    box.put_answer(10, event(b"a"), 4)
+    box.put_control(event(b"c"))
+    box.clear()
+    counters = box._counters
+    assert (counters.dropped, counters.dropped_bytes, counters.dropped_by_type) == (2, 30, {A: 1, B: 1})
+    assert (counters.requests_dropped, counters.answers_unsent) == (1, 1)
+    assert (box.queued_bytes, box.queued_frames, box.pull(1000), box.drops) == (0, 0, [], {})
