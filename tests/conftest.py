@@ -34,7 +34,11 @@ T = TypeVar("T")
 
 # No deadline: a shared machine is slow at random, and pytest's own timeout catches what hangs. The blob that
 # reproduces a failure is printed. HYPOTHESIS_PROFILE=thorough searches longer.
-_common: dict[str, Any] = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+_common: dict[str, Any] = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
 settings.register_profile("ci", max_examples=100, derandomize=False, **_common)
 settings.register_profile("dev", max_examples=50, **_common)
 settings.register_profile("thorough", max_examples=5000, **_common)

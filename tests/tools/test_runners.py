@@ -211,6 +211,7 @@ def test_a_failing_child_is_reported_with_its_driver_and_its_traceback(isolated:
     (failure,) = caught.value.failures
     assert failure.driver == "fail"
     assert failure.exit_code == 1
+    assert failure.reason == "failed (exit code 1)"
     assert 'raise WrongAnswer("got 41, wanted 42")' in failure.report
     assert failure.report in str(caught.value)
 
@@ -234,6 +235,7 @@ def test_when_one_child_fails_the_others_are_stopped_and_none_is_left(
     cause, stopped = caught.value.failures
     assert "WrongAnswer" in cause.report
     assert "was stopped" in stopped.reason
+    assert "SIGTERM" in stopped.reason  # it had a chance to clean up
     (pid,) = [int(path.read_text()) for path in tmp_path.iterdir()]
     assert not is_alive(pid)
 
