@@ -212,6 +212,7 @@ class SessionCore:
         self._goodbye = encode_control_frame(Goodbye(closed.code, cut(closed.text, GOODBYE_TEXT_BYTES)))
         self._ours = advance(self._ours, Message.GOODBYE)
         self._outbox.clear()
+        self._wanted.clear()
         self._hello = None
         self._state = State.CLOSING
         self._close_deadline = now + self._local.limits.close_timeout_s
@@ -223,6 +224,7 @@ class SessionCore:
             return
         if self._state is not State.CLOSING:
             self._outbox.clear()
+            self._wanted.clear()
             self._events.append(closed)
         self._hello = self._goodbye = None
         self._state = State.CLOSED
