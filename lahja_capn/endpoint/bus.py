@@ -533,7 +533,12 @@ class Bus:
         for inboxes in tuple(self.subscriptions.values()):
             for inbox in tuple(inboxes):
                 inbox.close(discard=False)
-        for request in tuple(self._local_pending.values()):
+        self.fail_requests(error)
+
+    def fail_requests(self, error: LahjaError) -> None:
+        """Fail every request that still waits for an answer, here or from a peer."""
+        pending = list(self._local_pending.values())
+        for connection in self._peers.all.values():
+            pending += connection.pending.values()
+        for request in pending:
             request.fail(error)
-        self._local_pending.clear()
-        self._local_open.clear()

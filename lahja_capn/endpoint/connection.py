@@ -443,10 +443,11 @@ class Connection:
 
     async def drained(self) -> None:
         """Wait until all that was queued has been sent, or the connection has ended."""
+        # Once: each flush wakes us, so asking for one each time would spin while the peer gives no credit.
+        self.wake_writer()
         while self.closed is None and (self._out or self.session.queued_bytes):
             waiter = self._runtime.new_waiter()
             self._room_waiters.append(waiter)
-            self.wake_writer()
             await waiter.wait()
 
     def _wake_all_waiters(self) -> None:

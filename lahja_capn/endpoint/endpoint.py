@@ -141,6 +141,8 @@ class Endpoint(EndpointAPI):
         self._listener_scope: anyio.CancelScope | None = None
         self._path: Path | None = None
         self._server_stopped = False
+        # Names that connect_to_endpoints is trying to reach.
+        self._connecting: set[str] = set()
         _living.add(self)
 
     def __repr__(self) -> str:
@@ -213,10 +215,7 @@ class Endpoint(EndpointAPI):
                     await self._stop_waiter.wait()
                     await self._say_goodbye()
                 finally:
-                    self._life = _Life.STOPPING
-                    self._stop_listening()
-                    for connection in tuple(self._peers.all.values()):
-                        connection.say_goodbye("shutdown", "")
+                    self._end_connections()
         finally:
             self._finish()
             started.wake(None)
@@ -228,12 +227,17 @@ class Endpoint(EndpointAPI):
             with anyio.move_on_after(self.limits.close_timeout_s):
                 for connection in tuple(peers.up.values()):
                     await connection.drained()
-        self._life = _Life.STOPPING
-        self._stop_listening()
-        for connection in tuple(peers.all.values()):
-            connection.say_goodbye("shutdown", "")
+        self._end_connections()
         with anyio.move_on_after(self.limits.close_timeout_s):
             await peers.connections_changed.wait_until(lambda: not peers.all)
+
+    def _end_connections(self) -> None:
+        self._life = _Life.STOPPING
+        self._stop_listening()
+        # Before the goodbyes: it is not the responders that left.
+        self._bus.fail_requests(LifecycleError(f"Endpoint {self.name!r} stopped while a request was open"))
+        for connection in tuple(self._peers.all.values()):
+            connection.say_goodbye("shutdown", "")
 
     def _finish(self) -> None:
         self._life = _Life.STOPPED
@@ -414,19 +418,32 @@ class Endpoint(EndpointAPI):
     async def _connect(self, config: ConnectionConfig) -> None:
         name = config.name
         peers = self._peers
-        if peers.dialed(name):
+        if name in self._connecting or peers.dialed(name):
             raise DuplicateConnection(
                 f"Endpoint {self.name!r} is connected to {name!r} already, or about to be", peer=name
             )
-        give_up_at = time.monotonic() + self._connect_timeout_s
+        self._connecting.add(name)
+        try:
+            await self._connect_in_time(config, time.monotonic() + self._connect_timeout_s)
+        finally:
+            self._connecting.discard(name)
+
+    async def _connect_in_time(self, config: ConnectionConfig, give_up_at: float) -> None:
+        name = config.name
+        peers = self._peers
         while not peers.is_connected_to(name):
             channel = await self._open_channel(config, give_up_at)
             if channel is None:
                 return
             connection = self._start_connection(channel, name)
-            await peers.connections_changed.wait_until(
-                lambda connection=connection: connection.is_up or connection.closed is not None  # type: ignore[misc]
-            )
+            try:
+                await peers.connections_changed.wait_until(
+                    lambda connection=connection: connection.is_up or connection.closed is not None  # type: ignore[misc]
+                )
+            except BaseException:
+                # Cancelled: nobody waits for this connection any more.
+                connection.say_goodbye("shutdown", "the attempt to connect was cancelled")
+                raise
             if connection.closed is None:
                 return
             if not connection.accepted and connection.closed.code in ("duplicate", "replaced"):

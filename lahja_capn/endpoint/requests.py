@@ -145,7 +145,11 @@ class PendingRequest:
 
 
 class RequestDeadlines:
-    """Pending requests by deadline. Ended ones are dropped when their time comes, not searched for before."""
+    """Pending requests by deadline.
+
+    An ended one is dropped when it comes to the front: with one time-out for all, as is usual, that is as soon
+    as the requests before it have ended, so the queue is as long as what is under way.
+    """
 
     __slots__ = ("_heap", "_serial")
 
@@ -155,10 +159,13 @@ class RequestDeadlines:
 
     def add(self, pending: PendingRequest, now: float, timeout_s: float) -> float:
         """Returns the deadline."""
+        heap = self._heap
+        while heap and heap[0][3].done:
+            heapq.heappop(heap)
         # The serial keeps two entries of one deadline from comparing the requests themselves.
         self._serial += 1
         deadline = now + timeout_s
-        heapq.heappush(self._heap, (deadline, self._serial, timeout_s, pending))
+        heapq.heappush(heap, (deadline, self._serial, timeout_s, pending))
         return deadline
 
     def expire(self, now: float) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from lahja_capn import BaseEvent, ConnectionConfig, EndpointAPI, Limits
 from lahja_capn.binding import event_type
@@ -44,7 +45,7 @@ async def eventually(condition: Callable[[], Any]) -> None:
 async def turns(count: int = 20) -> None:
     """Let everything that is ready run: for what must *not* happen, beside a sign that it could have."""
     for _ in range(count):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
 
 def at(folder: Path, name: str) -> ConnectionConfig:
@@ -112,7 +113,6 @@ class RawPeer:
         local = LocalEndpoint(name=name, instance=os.urandom(16), limits=self.limits, keepalive_s=0)
         self.session = Session(local, self.table, connector=True, now=time.monotonic())
         self.events: list[Any] = []
-        self.eof = False
         self._subscriptions = [event_type(cls).type_id for cls in subscriptions]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Small, so that a peer that does not read is felt early.
@@ -141,7 +141,10 @@ class RawPeer:
         with anyio.fail_after(DEADLINE_S):
             while True:
                 await self.write()
-                if until() or self.eof:
+                if self.session.is_closed:
+                    self._socket.shutdown(socket.SHUT_WR)
+                    return
+                if until():
                     return
                 await anyio.wait_readable(self._socket)
                 buffer = self.session.receive_buffer()
@@ -150,7 +153,6 @@ class RawPeer:
                 if count:
                     self.session.bytes_received(count, time.monotonic())
                 else:
-                    self.eof = True
                     self.session.receive_eof(time.monotonic())
                 for event in self.session.take_events():
                     self.events.append(event)

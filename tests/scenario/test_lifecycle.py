@@ -89,7 +89,7 @@ async def test_run_twice_at_a_time_is_refused(runtime: Runtime) -> None:
 async def test_run_after_stop_is_refused(runtime: Runtime) -> None:
     async with runtime.endpoint_class("alone").run() as endpoint:
         pass
-    with pytest.raises(LifecycleError, match="has stopped.*make a new one"):
+    with pytest.raises(LifecycleError, match=r"has stopped.*make a new one"):
         async with endpoint.run():
             pass
 
@@ -206,7 +206,7 @@ async def test_use_in_a_forked_child_is_refused(runtime: Runtime, short_tmp_path
 
 def test_asyncio_endpoint_under_trio_is_refused() -> None:
     async def main() -> None:
-        with pytest.raises(LifecycleError, match="running asyncio event loop.*TrioEndpoint under trio"):
+        with pytest.raises(LifecycleError, match=r"running asyncio event loop.*TrioEndpoint under trio"):
             async with AsyncioEndpoint("alone").run():
                 pass
 
@@ -254,7 +254,7 @@ async def test_error_in_the_body_comes_out_as_itself(
     )
     error = OwnError("mine")
     cause = KeyError("before")
-    with pytest.raises(OwnError) as raised:
+    with pytest.raises(OwnError) as raised:  # noqa: PT012 - one statement would not show what is meant
         async with context:
             try:
                 raise cause
