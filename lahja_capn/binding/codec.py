@@ -6,10 +6,11 @@ import struct
 from typing import Any
 
 import capnp
-from lahja_capn.binding.fieldtypes import Late
-from lahja_capn.binding.plan import Binding, StructPlan, plan_for
+from lahja_capn.binding.anypointer import unboxed
+from lahja_capn.binding.fieldtypes import LARGE_BYTES, Late
+from lahja_capn.binding.plan import StructPlan, plan_for
 from lahja_capn.binding.pointers import Segments, far_list, landing_pad, root_pointer, struct_at
-from lahja_capn.binding.record import Record, is_local, new, reason_of, set_dict
+from lahja_capn.binding.record import Record, new, reason_of, root, set_dict, unreadable
 from lahja_capn.errors import EventArgumentError
 
 _Message = capnp._MallocMessageBuilder
@@ -17,39 +18,37 @@ _Message = capnp._MallocMessageBuilder
 
 def encode_record(record: Record) -> Segments:
     """Return the message of a record: the one it came in, or a new one."""
-    if record._segments is not None:
-        return record._segments
-    binding = record._binding
-    assert binding is not None
-    if is_local(record):
-        return encode_values(binding, record.__dict__)
+    private = record.__dict__
+    segments: Segments | None = private.get("_segments")
+    if segments is not None:
+        return segments
+    if "_parent" not in private:
+        return encode_values(record._binding, private)
     # A view of a struct inside another event, sent as an event of its own.
-    from lahja_capn.binding.anypointer import unboxed
-    from lahja_capn.binding.record import root
-
     segments = root(record)._segments or (bytes(8),)
-    return unboxed(record._refresh(), sum(map(len, segments)) // 8)
+    try:
+        return unboxed(record._refresh(), sum(map(len, segments)) // 8)
+    except Exception as error:
+        raise unreadable(record, "", error) from error
 
 
-def encode_values(binding: Binding, values: dict[str, Any]) -> Segments:
+def encode_values(binding: Any, values: dict[str, Any]) -> Segments:
     """Return the message of a struct with these (checked) values; private names are skipped."""
-    plan = binding.plan
-    assert plan is not None
     message = _Message()
-    root = message.init_root(plan.schema)
-    set_field = root._set_by_field
-    attrs = binding.attrs
+    builder = message.init_root(binding.plan.schema)
+    set_field = builder._set_by_field
+    setters = binding.setters
     late: Late = []
     try:
         for name, value in values.items():
-            field = attrs.get(name)
-            if field is None:
+            setter = setters.get(name)
+            if setter is None:
                 continue
-            kind = field.type
-            if kind.plain:
-                set_field(field.capnp, value)
+            capnp_field, put, field = setter
+            if put is None or (type(value) is bytes and len(value) < LARGE_BYTES):
+                set_field(capnp_field, value)
             else:
-                kind.put(root, field, value, late)
+                put(builder, field, value, late)
     except Exception as error:
         event = binding.cls.__qualname__
         reason = reason_of(error)

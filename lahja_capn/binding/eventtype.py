@@ -167,7 +167,7 @@ def _structs_in(plan: StructPlan, path: str, owner: str) -> Iterator[tuple[Struc
             kind = kind.element
         if isinstance(kind, InterfaceType):
             raise BindError(
-                f"{owner}{where} is a {kind.name} field: interfaces cannot travel in events. Leave it out "
+                f"{owner}{where} has the type {kind.name}: interfaces cannot travel in events. Leave it out "
                 "of the struct, or bind a struct without it.",
                 event=owner,
                 field=where.lstrip("."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from lahja_capn.binding.record import recover
+from lahja_capn.binding.record import recover, root
 
 if TYPE_CHECKING:
     from lahja_capn.binding.fieldtypes import FieldType
@@ -128,7 +128,7 @@ class ListView(Sequence[T]):
         return reader
 
     def _sealed(self) -> ListView[T]:
-        if self._items is not None or self._parent is None:
+        if self._items is not None or root(self)._once:
             return self
         sealed: ListView[T] = self._step.part(self._parent._sealed())
         return sealed

@@ -105,8 +105,8 @@ class StructPlan:
         "container",
         "discriminant_offset",
         "fields",
+        "from_segments",
         "is_group",
-        "module",
         "name",
         "node",
         "schema",
@@ -125,7 +125,7 @@ class StructPlan:
         struct = node.struct
         self.is_group: bool = struct.isGroup
         self.discriminant_offset: int = struct.discriminantOffset
-        self.module = capnp._StructModule(schema, self.name)
+        self.from_segments = capnp._StructModule(schema, self.name).from_segments
         self.fields: dict[str, FieldPlan] = {}
         self.union: dict[int, str] = {}
         for proto, field in zip(struct.fields, schema.fields_list, strict=True):
@@ -170,12 +170,14 @@ class StructPlan:
                 field=None,
             )
         plan, field = self.container
-        builder = plan._group_builder() if plan.is_group else capnp._MallocMessageBuilder().init_root(plan.schema)
+        builder = (
+            plan._group_builder() if plan.is_group else capnp._MallocMessageBuilder().init_root(plan.schema)
+        )
         return builder._init_by_field(field)
 
     def open(self, segments: Segments) -> Any:
         """Return a pycapnp reader of a message with this root. Raises what pycapnp raises."""
-        return self.module.from_segments(segments, limit_words(segments), NESTING)
+        return self.from_segments(segments, limit_words(segments), NESTING)
 
     def as_type(self) -> StructType:
         if self._type is None:
@@ -312,11 +314,12 @@ class Binding:
         attrs: attribute name -> field.
         attr_of: field name in the schema -> attribute name.
         quick: attribute name -> class and range of values that need no further check.
+        setters: attribute name -> pycapnp's field, how to put a value there (None: as it is), the field.
         union: attribute names of the members of the unnamed union.
         union_default: the member that is set when none was given.
     """
 
-    __slots__ = ("attr_of", "attrs", "cls", "plan", "quick", "union", "union_default")
+    __slots__ = ("attr_of", "attrs", "cls", "plan", "quick", "setters", "union", "union_default")
 
     def __init__(
         self, cls: type[Record], plan: StructPlan | None, attr_of: dict[str, str], views: frozenset[str]
@@ -337,6 +340,10 @@ class Binding:
             if plan.union:
                 self.union_default = attr_of[plan.union[0]]
         self.quick = {attr: field.type.quick for attr, field in self.attrs.items()}
+        self.setters = {
+            attr: (field.capnp, None if field.type.plain else field.type.put, field)
+            for attr, field in self.attrs.items()
+        }
 
     def convert(self, name: str, value: Any) -> Any:
         """Check and copy one constructor argument."""

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from lahja_capn.binding.plan import Binding, FieldPlan, StructPlan
 
 # A message without sharing costs its own size to read once. Eight times that lets one walk read every part
-# several times (libcapnp counts a struct again each time it is fetched), and still bounds amplification.
+# several times (libcapnp counts a struct again each time it is fetched), and still bounds amplification:
+# a word of budget per byte of message, which is how it is computed.
 # The floor lets a list of elements without size (Void, empty structs), which count a word each, be read.
 LIMIT_FACTOR = 8
 FLOOR_WORDS = 8192
@@ -74,10 +75,7 @@ class Step(Protocol):
 
 def limit_words(segments: Segments) -> int:
     """Return the traversal limit for a message, in words."""
-    size = 0
-    for segment in segments:
-        size += len(segment)
-    return LIMIT_FACTOR * (size >> 3) + FLOOR_WORDS
+    return sum(map(len, segments)) * LIMIT_FACTOR // 8 + FLOOR_WORDS
 
 
 class Record:
@@ -183,13 +181,19 @@ class Record:
 
     def _open(self) -> Any:
         """Return the pycapnp reader, opening the message if this is the first read."""
-        reader = self._reader
+        private = self.__dict__
+        reader = private.get("_reader")
         if reader is not None:
             return reader
-        if self._segments is None and self._parent is None:
-            return self._plan.default_reader()
+        segments = private.get("_segments")
         try:
-            return self._refresh()
+            if segments is None:
+                return self._refresh()
+            # The hot path: the first read of a received event.
+            size = len(segments[0]) if len(segments) == 1 else sum(map(len, segments))
+            reader = self._plan.from_segments(segments, size + FLOOR_WORDS, NESTING)
+            private["_reader"] = reader
+            return reader
         except EventFieldError:
             raise
         except Exception as error:
@@ -201,7 +205,7 @@ class Record:
         if parent is not None:
             reader = self._step.take(parent._refresh())
         elif self._segments is not None:
-            reader = self._plan.module.from_segments(self._segments, limit_words(self._segments), NESTING)
+            reader = self._plan.open(self._segments)
         else:
             return self._plan.default_reader()
         self.__dict__["_reader"] = reader

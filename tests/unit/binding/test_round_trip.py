@@ -110,7 +110,9 @@ def test_numbers_keep_their_python_types() -> None:
 def test_large_content_becomes_a_segment_of_its_own_and_reads_the_same(size: int) -> None:
     content = random.Random(size).randbytes(size)
     numbers = list(range(size // 4 + 1))
-    event = Blob(id=7, data=content, numbers=numbers, note="behind", parts=[{"name": "p", "content": content}])
+    event = Blob(
+        id=7, data=content, numbers=numbers, note="behind", parts=[{"name": "p", "content": content}]
+    )
     segments = event_type(event).encode(event)
     again = received(event)
     assert all(len(segment) % 8 == 0 and len(segment) for segment in segments)
@@ -120,7 +122,7 @@ def test_large_content_becomes_a_segment_of_its_own_and_reads_the_same(size: int
     assert again.parts[0].content == content
     assert again == event
     # A reader that is not ours agrees.
-    reader = Blob._plan.module.from_segments([bytes(s) for s in segments], 10**9)
+    reader = Blob._plan.from_segments([bytes(s) for s in segments], 10**9)
     assert reader.data == content
     assert list(reader.numbers) == numbers
     if size % 8 == 0 and size >= 16384:
