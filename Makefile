@@ -54,7 +54,7 @@ types: $(STAMP)
 
 # Reports what `make test` measured, and runs it only if nothing was measured yet.
 coverage: $(STAMP)
-	@ls .coverage .coverage.* >/dev/null 2>&1 || $(MAKE) test
+	@ls .coverage* >/dev/null 2>&1 || $(MAKE) test
 	@if ls .coverage.* >/dev/null 2>&1; then '$(BIN)/coverage' combine --quiet; fi
 	'$(BIN)/coverage' report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -300,6 +301,15 @@ def test_a_child_whose_process_outlives_its_driver_fails_the_run() -> None:
 
     with pytest.raises(DriversFailed, match="its process did not end"):
         IsolatedHomogenousRunner(AsyncioRunner())(leave_a_thread)
+
+
+def test_a_child_whose_process_fails_after_its_driver_fails_the_run() -> None:
+    async def fail_at_the_end(engine: EngineAPI) -> None:
+        multiprocessing.util.Finalize(None, os._exit, args=(5,), exitpriority=1)
+
+    with pytest.raises(DriversFailed, match=r"failed afterwards \(exit code 5\)") as caught:
+        IsolatedHomogenousRunner(AsyncioRunner())(fail_at_the_end)
+    assert "fail_at_the_end finished its driver" in repr(caught.value.failures)
 
 
 def test_a_long_traceback_keeps_its_end() -> None:
