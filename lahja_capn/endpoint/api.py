@@ -263,6 +263,13 @@ class EndpointAPI(ABC):
     ) -> None:
         """Raise NoSubscribers if ``broadcast`` of this class with this config would."""
 
+    @abstractmethod
+    def set_peer_policy(self, endpoint_name: str, policy: Policy) -> None:
+        """Say what happens to an event for this peer when its queue is full, now and after it reconnects.
+
+        The queue holds ``limits.queued_per_peer_bytes``. Without this the endpoint's ``peer_policy`` holds.
+        """
+
     # --- figures --------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -115,6 +115,7 @@ class Endpoint(EndpointAPI):
         self.limits = Limits() if limits is None else limits
         self.on_handler_error = on_handler_error
         self._peer_policy = peer_policy
+        self._peer_policies: dict[str, Policy] = {}
         self._connect_timeout_s = connect_timeout_s
         self._runtime = self._runtime_class()
         self._transport = self._transport_class()
@@ -369,7 +370,6 @@ class Endpoint(EndpointAPI):
             now=time.monotonic(),
             expected_peer=expected,
         )
-        session.policy = self._peer_policy
         connection = Connection(
             self._runtime, self, channel, session, self._peers.next_serial(), expected is not None
         )
@@ -509,6 +509,7 @@ class Endpoint(EndpointAPI):
         self._peers.settle(connection, self._accept, self._spawn)
 
     def _accept(self, connection: Connection) -> None:
+        connection.session.policy = self._peer_policies.get(connection.name, self._peer_policy)
         connection.accept(self._bus.type_ids(), self._bus.version)
 
     def on_up(self, connection: Connection) -> None:
@@ -701,6 +702,12 @@ class Endpoint(EndpointAPI):
         self, config: BroadcastConfig | None, event_type: type[BaseEvent]
     ) -> None:
         self._bus.check_subscribers(event_type_of(event_type), config)
+
+    def set_peer_policy(self, endpoint_name: str, policy: Policy) -> None:
+        self._peer_policies[check_endpoint_name(endpoint_name)] = policy
+        connection = self._peers.up.get(endpoint_name)
+        if connection is not None:
+            connection.session.policy = policy
 
     def get_peer_counters(self) -> dict[str, Counters]:
         return {name: connection.session.snapshot() for name, connection in self._peers.up.items()}
