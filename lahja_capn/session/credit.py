@@ -58,12 +58,15 @@ class ReceiveWindow:
 
     def open(self) -> None:
         """Our hello, which names the window, is queued."""
-        self.balance = _PLENTY if self.window == UNLIMITED else self.window
+        self.charge(self.window)
+
+    def charge(self, balance: int) -> None:
+        """Store the balance after a round of receiving."""
+        self.balance = _PLENTY if self.window == UNLIMITED else balance
 
     def give_back(self, size: int) -> bool:
         """Count ``size`` as returned. True if the peer must be told now: half the window has come back."""
         if self.window == UNLIMITED:
-            self.balance += size
             return False
         self.pending += size
         return 2 * self.pending >= self.window

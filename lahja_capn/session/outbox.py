@@ -114,12 +114,8 @@ class Outbox:
             self._requests and self.request_window.balance > 0
         )
 
-    def put_control(self, buffers: Buffers, *, front: bool = False) -> None:
-        """Queue a control message; ``front`` for declares, which must precede what uses them."""
-        if front:
-            self._first.appendleft((0, buffers, 0))
-        else:
-            self._first.append((0, buffers, 0))
+    def put_control(self, buffers: Buffers) -> None:
+        self._first.append((0, buffers, 0))
 
     def put_answer(self, size: int, buffers: Buffers, number: int) -> None:
         """Queue the answer to the peer's request ``number``; ``size`` 0 for a ``failed``."""

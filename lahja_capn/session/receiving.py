@@ -132,7 +132,7 @@ class ReceivingSession(SessionCore):
                 received += 1
                 received_bytes += size
         finally:
-            window.balance = balance
+            window.charge(balance)
             self.counters.received += received
             self.counters.received_bytes += received_bytes
 
@@ -153,7 +153,7 @@ class ReceivingSession(SessionCore):
                 f"a request of {size} bytes without credit: the window is {window.window} bytes",
                 code="creditExceeded",
             )
-        window.balance -= size
+        window.charge(window.balance - size)
         self._incoming.arrived(number)
         event_type = route.event_type
         known = route.known
@@ -241,10 +241,9 @@ class ReceivingSession(SessionCore):
 
     def _declare(self, declare: Declare) -> None:
         affected = self._peer_table.add(declare.rows)
-        if affected:
-            self._wanted.clear()
-            # Routes that were looked up earlier in this very round may be wrong now.
-            self._round += 1
+        self._wanted.clear()
+        # Routes that were looked up earlier in this very round may be wrong now.
+        self._round += 1
         if self._state is State.UP:
             self._look_at_types(affected)
 

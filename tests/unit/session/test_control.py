@@ -25,8 +25,7 @@ from lahja_capn.session.control import (
     decode_control,
     encode_control,
 )
-
-from .pair import raw_hello, read_all, raw_control, struct_row
+from tests.unit.session.pair import raw_control, raw_hello, read_all, struct_row
 
 EXAMPLES: list[ControlMessage] = [
     raw_hello(features=("a", "b"), rows=((1, struct_row(1)), (0, TypeRow(9, "opaque", "ü", ())))),
@@ -110,7 +109,7 @@ def test_of_another_versions_hello_nothing_but_the_version_is_read() -> None:
 
 def test_text_that_is_no_utf_8_is_refused() -> None:
     (segment,) = encode_control(Goodbye("shutdown", "text"))
-    broken = segment.replace(b"text", b"t\xff\xfet")
+    broken = bytes(segment).replace(b"text", b"t\xff\xfet")
     with pytest.raises(RemoteProtocolError, match="cannot be read") as caught:
         decode_control((broken,))
     assert caught.value.code == "protocolError"

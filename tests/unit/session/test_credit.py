@@ -72,6 +72,7 @@ def test_an_unlimited_window_never_tells_and_never_runs_out() -> None:
     window = ReceiveWindow(UNLIMITED)
     window.open()
     full = window.balance
-    window.balance -= 10**9
-    assert not window.give_back(10**9)
+    window.charge(full - 10**9)
     assert window.balance == full
+    assert not window.give_back(10**9)
+    assert window.take_pending() == 0

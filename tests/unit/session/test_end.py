@@ -6,8 +6,7 @@ from lahja_capn.errors import RemoteProtocolError
 from lahja_capn.session import Arrived, Closed, State
 from lahja_capn.session.control import Goodbye, Ping, Pong
 from lahja_capn.wire import Limits
-
-from .pair import (
+from tests.unit.session.pair import (
     ALPHA,
     SEGMENTS,
     SIZE,

@@ -40,8 +40,7 @@ from lahja_capn.session.control import (
 from lahja_capn.session.handshake import cut, encode_control_frame, goodbye_code, make_declares, take_rows
 from lahja_capn.wire import Limits
 from lahja_capn.wire.limits import CONTROL_FRAME_BYTES, UNLIMITED
-
-from .pair import (
+from tests.unit.session.pair import (
     ALPHA,
     ASK,
     BETA,
@@ -237,7 +236,7 @@ def test_incompatible_types_are_reported_when_the_connection_is_up() -> None:
 # --- refusals -----------------------------------------------------------------------------------------
 
 
-def refused(connector: bool = False, **changes: Any) -> tuple[Closed, Exception]:
+def refused(changes: dict[str, Any], connector: bool = False) -> tuple[Closed, Exception]:
     """Answer a hello that must be refused; the goodbye that is sent says the same as the event."""
     peer = RawPeer(connector=connector)
     if connector:
@@ -252,7 +251,7 @@ def refused(connector: bool = False, **changes: Any) -> tuple[Closed, Exception]
 
 @pytest.mark.parametrize("version", [0, 2, 65535])
 def test_another_protocol_version_is_refused_with_both_numbers(version: int) -> None:
-    closed, error = refused(protocol_version=version)
+    closed, error = refused({"protocol_version": version})
     assert closed.code == "unsupportedVersion"
     assert isinstance(error, UnsupportedVersion)
     assert (error.theirs, error.ours) == (version, 1)
@@ -262,7 +261,7 @@ def test_another_protocol_version_is_refused_with_both_numbers(version: int) -> 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "ü", "x" * 101, "name\n"])
 def test_an_invalid_name_is_refused(name: str) -> None:
-    closed, error = refused(name=name)
+    closed, error = refused({"name": name})
     assert closed.code == "invalidName"
     assert isinstance(error, HandshakeError)
 
@@ -274,12 +273,12 @@ def test_a_valid_name_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize("instance", [b"", b"x" * 15, b"x" * 17])
 def test_an_instance_id_of_another_length_is_refused(instance: bytes) -> None:
-    assert refused(instance=instance)[0].code == "protocolError"
+    assert refused({"instance": instance})[0].code == "protocolError"
 
 
 @pytest.mark.parametrize("limit", [0, 1023, 2**31 - 7, 2**32 - 1])
 def test_a_frame_limit_outside_its_range_is_refused(limit: int) -> None:
-    closed, error = refused(frame_limit=limit)
+    closed, error = refused({"frame_limit": limit})
     assert closed.code == "protocolError"
     assert isinstance(error, HandshakeError)
     assert str(limit) in str(error)
@@ -294,18 +293,18 @@ def test_a_frame_limit_at_the_end_of_its_range_is_taken(limit: int) -> None:
 
 @pytest.mark.parametrize("field", ["implementation", "version"])
 def test_texts_about_the_implementation_have_a_limit(field: str) -> None:
-    assert refused(**{field: "x" * 1025})[0].code == "protocolError"
+    assert refused({field: "x" * 1025})[0].code == "protocolError"
     assert [type(e) for e in RawPeer().feed(raw_hello(**{field: "x" * 1024}))] == [PeerHello]
 
 
 def test_our_own_instance_id_is_a_connection_to_ourselves() -> None:
-    closed, error = refused(instance=endpoint("us").instance)
+    closed, error = refused({"instance": endpoint("us").instance})
     assert closed.code == "duplicate"
     assert isinstance(error, DuplicateConnection)
 
 
 def test_the_connector_refuses_an_endpoint_of_another_name() -> None:
-    closed, error = refused(connector=True, name="other")
+    closed, error = refused({"name": "other"}, connector=True)
     assert closed.code == "wrongName"
     assert isinstance(error, WrongName)
     assert (error.wanted, error.got) == ("raw", "other")
@@ -313,7 +312,7 @@ def test_the_connector_refuses_an_endpoint_of_another_name() -> None:
 
 def test_a_table_that_contradicts_itself_is_refused_in_hello_and_in_declare() -> None:
     rows = ((1, ALPHA.row), (1, BETA.row))
-    assert refused(rows=rows)[0].code == "invalidTable"
+    assert refused({"rows": rows})[0].code == "invalidTable"
     peer = RawPeer()
     peer.feed(raw_hello(rows=rows[:1]))
     assert peer.closed(Declare(rows[1:])).code == "invalidTable"
@@ -321,7 +320,7 @@ def test_a_table_that_contradicts_itself_is_refused_in_hello_and_in_declare() ->
 
 @pytest.mark.parametrize("field", ["event_credit", "request_credit"])
 def test_a_credit_window_that_is_too_large_is_refused(field: str) -> None:
-    assert refused(**{field: 2**63})[0].code == "protocolError"
+    assert refused({field: 2**63})[0].code == "protocolError"
     assert [type(e) for e in RawPeer().feed(raw_hello(**{field: UNLIMITED}))] == [PeerHello]
 
 

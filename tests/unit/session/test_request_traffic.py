@@ -7,8 +7,7 @@ from lahja_capn.errors import FrameTooLarge, LocalProtocolError
 from lahja_capn.session import Arrived, Closed, FailedArrived, ResponseArrived, Session
 from lahja_capn.session.control import Credit, Declare, Failed
 from lahja_capn.wire import FrameKind, Limits, Segments
-
-from .pair import (
+from tests.unit.session.pair import (
     ALPHA,
     ANSWER,
     ASK,
@@ -140,7 +139,7 @@ def test_a_request_over_the_peers_limit_is_refused_here_and_the_connection_goes_
     pair = (
         ConnectionPair(right=endpoint("right", limits=Limits(frame_bytes=1024))).connect(right=[ASK]).clear()
     )
-    with pytest.raises(FrameTooLarge, match="Ask.*'right' accepts 1024") as caught:
+    with pytest.raises(FrameTooLarge, match=r"Ask.*'right' accepts 1024") as caught:
         ask(pair, (bytes(1008),))
     assert (caught.value.event, caught.value.peer, caught.value.size, caught.value.limit) == (
         "Ask",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,7 @@ from lahja_capn.errors import LocalProtocolError, RemoteProtocolError
 from lahja_capn.session import Incompatibility, WireTable
 from lahja_capn.session.tables import PeerTable
 from lahja_capn.wire import Limits
-
-from .pair import ALPHA, ASK, BETA, fake_type, struct_row
+from tests.unit.session.pair import ALPHA, ASK, BETA, fake_type, struct_row
 
 # --- our own ------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def test_a_class_that_was_bound_again_with_another_layout_is_refused() -> None:
         fake_type(1, "Alpha", layout=(9,)),
         fake_type(2, "Outer", reachable=(fake_type(1, "Alpha", layout=(9,)).row,)),
     ):
-        with pytest.raises(LocalProtocolError, match="Alpha.*restart"):
+        with pytest.raises(LocalProtocolError, match=r"Alpha.*restart"):
             table.wire_id(changed)
     assert len(table.rows) == 1
 
@@ -71,7 +71,7 @@ def test_a_full_table_refuses_and_stays_as_it_is() -> None:
         table.wire_id(fake_type(3, "Wide", reachable=(struct_row(1), struct_row(2))))
     assert table.rows == []
     table.wire_id(ALPHA)
-    with pytest.raises(LocalProtocolError, match="Beta does not fit.*1 event types"):
+    with pytest.raises(LocalProtocolError, match=r"Beta does not fit.*1 event types"):
         table.wire_id(BETA)
     assert table.wire_id(ALPHA) == 1
     assert table.rows == [(1, ALPHA.row)]
@@ -126,10 +126,10 @@ def test_a_struct_may_get_its_wire_id_later() -> None:
     "change", [{"name": "other"}, {"layout": (1, 2, 4)}, {"layout": ()}, {"kind": "opaque"}]
 )
 @pytest.mark.parametrize("first", [0, 7])
-def test_a_type_that_is_declared_again_differently_is_refused(change: dict[str, object], first: int) -> None:
+def test_a_type_that_is_declared_again_differently_is_refused(change: dict[str, Any], first: int) -> None:
     table = peer_table()
     table.add([(first, ALPHA.row)])
-    assert "twice" in refused(table, (7, dataclasses.replace(ALPHA.row, **change)))  # type: ignore[arg-type]
+    assert "twice" in refused(table, (7, dataclasses.replace(ALPHA.row, **change)))
 
 
 def test_a_wire_id_that_stands_for_two_types_is_refused() -> None:

@@ -23,8 +23,7 @@ from lahja_capn.session.control import (
     decode_control,
 )
 from lahja_capn.wire import UNLIMITED, FrameKind, Limits, encode_frame
-
-from .pair import (
+from tests.unit.session.pair import (
     ALPHA,
     ANSWER,
     ASK,
@@ -461,6 +460,7 @@ def test_nothing_is_counted_as_dropped_on_a_connection_that_is_not_up() -> None:
 
 def test_wants_is_true_for_exactly_the_class_that_was_judged() -> None:
     pair = up(right=[ALPHA])
+    assert pair.left.wants(ALPHA)
     assert pair.left.wants(ALPHA)
     broken: EventType = fake_type(1, "Alpha", layout=(9,))
     assert not pair.left.wants(broken)
