@@ -73,7 +73,7 @@ class AnyPointer:
         def __get__(self, event: Any, owner: Any = None) -> AnyPointer: ...
 
         def __set__(
-            self, event: Any, value: AnyPointer | Record | str | bytes | bytearray | memoryview | None
+            self, event: Any, value: AnyPointer | Record | str | bytes | bytearray | memoryview
         ) -> None: ...
 
     @classmethod
