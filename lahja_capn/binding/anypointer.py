@@ -169,9 +169,8 @@ class AnyPointer:
 
     def _not(self, kind: str, reason: str) -> EventFieldError:
         name, path = path_of(self)
-        return EventFieldError(
-            f"{name}.{path} cannot be read as {kind}: {reason}.".replace("..", "."), event=name, path=path
-        )
+        where = f"{name}.{path}" if path else name
+        return EventFieldError(f"{where} cannot be read as {kind}: {reason}.", event=name, path=path)
 
     def _cast(self, step: Cast) -> Any:
         raw = self._get(step)
