@@ -70,6 +70,7 @@ class SessionCore:
         "_wanted",
         "counters",
         "peer",
+        "peer_frame_limit",
         "remote_all",
         "remote_subscriptions",
         "send_finished",
@@ -88,6 +89,8 @@ class SessionCore:
         limits = local.limits
         self.peer: PeerInfo | None = None
         self.counters = Counters()
+        # The largest frame that the peer accepts, bytes; 0 before its hello.
+        self.peer_frame_limit = 0
         # What the peer subscribes to, as type ids; and whether it wants every type.
         self.remote_subscriptions: set[int] = set()
         self.remote_all = False
@@ -213,7 +216,6 @@ class SessionCore:
         self._ours = advance(self._ours, Message.GOODBYE)
         self._outbox.clear()
         self._wanted.clear()
-        self._hello = None
         self._state = State.CLOSING
         self._close_deadline = now + self._local.limits.close_timeout_s
         self._events.append(closed)
@@ -226,7 +228,7 @@ class SessionCore:
             self._outbox.clear()
             self._wanted.clear()
             self._events.append(closed)
-        self._hello = self._goodbye = None
+        self._goodbye = None
         self._state = State.CLOSED
         self._ours = self._theirs = Half.ENDED
         self.send_finished = True

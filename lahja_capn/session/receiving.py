@@ -234,6 +234,7 @@ class ReceivingSession(SessionCore):
     def _on_hello(self, hello: Hello) -> None:
         info = check_hello(hello, self._local, self._expected_peer)
         self.peer = info
+        self.peer_frame_limit = info.frame_limit
         self._peer_table.add(hello.rows)
         self._outbox.event_window.grant(hello.event_credit)
         self._outbox.request_window.grant(hello.request_credit)

@@ -94,8 +94,11 @@ class Session(ReceivingSession):
             self._state = State.CLOSED
 
     def ping(self, now: float) -> None:
-        """Ask the peer for a sign of life; any byte is one, see ``last_received``."""
-        self._ping_due = self._state is State.UP
+        """Ask the peer for a sign of life; any byte is one, see ``last_received``.
+
+        In the handshake as well: the ping follows our hello.
+        """
+        self._ping_due = self._state in (State.UP, State.HANDSHAKE)
 
     @property
     def last_received(self) -> float:
@@ -309,11 +312,6 @@ class Session(ReceivingSession):
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._outbox.policy = policy
-
-    @property
-    def peer_frame_limit(self) -> int:
-        """The largest frame that the peer accepts, bytes; 0 before its hello."""
-        return self.peer.frame_limit if self.peer is not None else 0
 
     @property
     def queued_bytes(self) -> int:

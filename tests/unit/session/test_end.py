@@ -4,7 +4,7 @@ import pytest
 
 from lahja_capn.errors import RemoteProtocolError
 from lahja_capn.session import Arrived, Closed, State
-from lahja_capn.session.control import Goodbye, Ping, Pong
+from lahja_capn.session.control import Goodbye, Hello, Ping, Pong, Subscriptions
 from lahja_capn.wire import Limits
 from tests.unit.session.pair import (
     ALPHA,
@@ -266,15 +266,20 @@ def test_pong_unasked_means_nothing() -> None:
     assert RawPeer().up().feed(Pong()) == []
 
 
-def test_a_ping_on_request_goes_out_once_and_only_when_up() -> None:
+def test_a_ping_on_request_goes_out_once_in_the_handshake_too_but_not_after_the_end() -> None:
     peer = RawPeer().up()
     peer.session.ping(peer.now)
     peer.session.ping(peer.now)
     assert peer.sent() == [Ping()]
-    pair = ConnectionPair()
-    pair.left.ping(pair.now)
-    pair.settle()
-    assert control(Ping()) not in bytes(pair.log[pair.left])
+    peer = RawPeer()
+    peer.feed(raw_hello())
+    peer.session.ping(peer.now)
+    assert peer.sent() == []
+    peer.session.accept()
+    assert [type(m) for m in peer.sent()] == [Hello, Subscriptions, Ping]
+    peer.session.close("shutdown", "", peer.now)
+    peer.session.ping(peer.now)
+    assert peer.sent() == [Goodbye("shutdown", "")]
 
 
 def test_receive_bytes_takes_more_than_one_buffer_holds() -> None:

@@ -180,6 +180,14 @@ def test_a_late_declaration_that_is_incompatible_disables_the_type_at_once() -> 
     assert peer.session.counters.dropped == 0
 
 
+def test_a_late_declaration_counts_for_a_class_that_is_not_bound_any_more_too() -> None:
+    outer = fake_type(60, "Outer", reachable=(struct_row(1, (1, 2)),))
+    peer = RawPeer().up(hello=raw_hello(rows=((1, outer.row),)), wants=[outer])
+    assert peer.session.wants(outer)
+    peer.feed(Declare(((0, struct_row(1, (1, 3))),)))
+    assert not peer.session.wants(outer)
+
+
 # --- subscriptions ------------------------------------------------------------------------------------
 
 
@@ -191,6 +199,7 @@ def test_changes_of_subscriptions_are_told_and_acknowledged_once_applied() -> No
     assert pair.take(pair.left) == [SubscriptionsChanged(frozenset({BETA.type_id}), frozenset(), False)]
     assert pair.take(pair.right) == [SubscriptionsApplied(2)]
     assert pair.left.wants(BETA)
+    assert pair.left.wants(ALPHA)
     assert pair.right.update_subscriptions(remove=[ALPHA.type_id, ANSWER.type_id]) == 3
     pair.settle()
     assert pair.take(pair.left) == [SubscriptionsChanged(frozenset(), frozenset({ALPHA.type_id}), False)]
@@ -241,6 +250,7 @@ def test_subscribing_to_all_and_no_longer() -> None:
     pair.right.update_subscriptions([ASK.type_id], all=False)
     pair.pass_on(pair.right)
     assert not pair.left.wants(BETA)
+    assert pair.left.queued_bytes == SIZE
     pair.settle()
     assert [e.event_type for e in pair.take(pair.right) if isinstance(e, Arrived)] == [ALPHA]
 
@@ -358,6 +368,16 @@ def test_a_frame_without_credit_is_refused(kind: FrameKind) -> None:
     closed = peer.closed(frames[2])
     assert closed.code == "creditExceeded"
     assert str(SIZE + 1) in closed.text
+
+
+@pytest.mark.parametrize("kind", [FrameKind.EVENT, FrameKind.REQUEST])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_balance_of_exactly_0_allows_nothing(kind: FrameKind, before: int) -> None:
+    window = before * SIZE
+    peer = RawPeer(limits=Limits(event_credit_bytes=window, request_credit_bytes=window)).up(ALPHA, ASK)
+    for number in range(before):
+        peer.feed(content(3, kind, number + 1 if kind else 0))
+    assert peer.closed(content(3, kind, 9 if kind else 0)).code == "creditExceeded"
 
 
 def test_credit_may_be_used_once_it_was_sent() -> None:

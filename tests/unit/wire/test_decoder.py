@@ -322,6 +322,13 @@ def test_control_frames_have_a_limit_of_their_own_whatever_ours_is() -> None:
     assert caught.value.code == "frameTooLarge"
 
 
+def test_the_first_bytes_of_a_large_frame_are_no_reason_to_refuse_it() -> None:
+    data = event((b"L" * (2 * MIB),))
+    decoder = settled()
+    assert feed(decoder, data[:20], piece=1) == []
+    assert len(feed(decoder, data[20:])) == 1
+
+
 def test_content_during_the_handshake_is_refused() -> None:
     decoder = FrameDecoder(Limits())
     assert len(feed(decoder, control())) == 1
