@@ -131,7 +131,13 @@ class HandlerInbox(Inbox):
             while True:
                 while self._queue:
                     event, _, request = self._take()
-                    await self._await_result(event, self._handler(event), request)
+                    try:
+                        result = self._handler(event)
+                    except Exception as error:
+                        # The call itself failed: a wrong signature, for example.
+                        self._failed_with(event, error, request)
+                        continue
+                    await self._await_result(event, result, request)
                 if self.closed or len(self._idle) >= IDLE_WORKERS:
                     return
                 waiter = self._runtime.new_waiter()
