@@ -307,6 +307,7 @@ def test_a_response_that_the_peer_reads_differently_is_answered_failed_instead()
     pair.settle()
     pair.clear()
     assert pair.right.send_response(1, ANSWER, SEGMENTS)
+    assert (pair.right.counters.responses_sent, pair.right.counters.failed_sent) == (0, 1)
     pair.settle()
     failed = [e for e in pair.take(pair.left) if isinstance(e, FailedArrived)]
     assert [f.code for f in failed] == ["incompatibleType"]
