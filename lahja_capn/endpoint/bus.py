@@ -254,19 +254,38 @@ class Bus:
     ) -> None:
         """Wait for the peers that were full; everybody else has the event already."""
         too_large = 0
-        for connection, first_offer in refused:
-            offer = first_offer
-            while offer is Offer.FULL:
-                await connection.room(self._limits.too_slow_s)
-                offer = connection.session.offer_event(event_type, size, buffers)
-            if offer is Offer.QUEUED:
-                connection.queued(size)
+        full = []
+        for connection, offer in refused:
+            if offer is Offer.FULL:
+                full.append(connection)
             elif offer is Offer.TOO_LARGE:
                 too_large += 1
-            elif offer is Offer.DISCONNECT:
-                self._disconnect_full(connection)
-            connection.check_deadline()  # a drop is told to the peer, some time later
+            self._refused(connection, offer)
+        if len(full) == 1:
+            await self._offer_when_room(full[0], event_type, size, buffers)
+        elif full:
+            # For all at the same time: a stuck one must not keep the event from one that has room again.
+            async with anyio.create_task_group() as tasks:
+                for connection in full:
+                    tasks.start_soon(self._offer_when_room, connection, event_type, size, buffers)
         self._raise_if_too_large(event_type, size, route, too_large)
+
+    async def _offer_when_room(
+        self, connection: Connection, event_type: EventType, size: int, buffers: Any
+    ) -> None:
+        offer = Offer.FULL
+        while offer is Offer.FULL:
+            await connection.room(self._limits.too_slow_s)
+            offer = connection.session.offer_event(event_type, size, buffers)
+        if offer is Offer.QUEUED:
+            connection.queued(size)
+        else:
+            self._refused(connection, offer)
+
+    def _refused(self, connection: Connection, offer: Offer) -> None:
+        if offer is Offer.DISCONNECT:
+            self._disconnect_full(connection)
+        connection.check_deadline()  # a drop is told to the peer, some time later
 
     def _raise_if_too_large(self, event_type: EventType, size: int, route: Route, too_large: int) -> None:
         if too_large < len(route.peers) or route.inboxes:
