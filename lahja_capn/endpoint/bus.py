@@ -428,6 +428,7 @@ class Bus:
         finally:
             # Timed out, cancelled or answered: nothing of it stays behind (lahja L8 leaked a slot).
             pending.done = True
+            self.deadlines.remove(pending)
             self._forget(pending)
 
     async def _ask_peers(
@@ -466,6 +467,7 @@ class Bus:
 
         def report(code: str, type_name: str, text: str) -> None:
             self._local_open.pop(number, None)
+            self._local_pending.pop(number, None)
             pending.responder_failed(key, ResponderFailure(self.name, code, type_name, text))
 
         pending.asked(key, self.name)

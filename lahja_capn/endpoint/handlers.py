@@ -41,7 +41,17 @@ class HandlerInbox(Inbox):
     runs in workers that live as long as the subscription.
     """
 
-    __slots__ = ("_busy", "_concurrency", "_handler", "_hook", "_idle", "_inline", "_spawn", "_workers")
+    __slots__ = (
+        "_awaiting",
+        "_busy",
+        "_concurrency",
+        "_handler",
+        "_hook",
+        "_idle",
+        "_inline",
+        "_spawn",
+        "_workers",
+    )
 
     def __init__(
         self,
@@ -55,12 +65,17 @@ class HandlerInbox(Inbox):
         self._hook = hook
         self._spawn = spawn
         self._inline = not is_async_handler(handler)
-        self._concurrency = CONCURRENT_REQUESTS if self.event_type.is_request and not self._inline else 1
+        self._concurrency = CONCURRENT_REQUESTS if self.event_type.is_request else 1
+        # Inline: a call is under way, or as many results are awaited as may be.
         self._busy = False
+        self._awaiting = 0
         self._workers = 0
         self._idle: list[Waiter[None]] = []
 
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
+        if self.closed:
+            self._refuse(grant, request)
+            return
         if request is not None:
             request.handed_over()
         if self._inline and not self._busy:
@@ -76,44 +91,60 @@ class HandlerInbox(Inbox):
             self._wake_worker()
 
     def _run_inline(self, event: BaseEvent, request: OpenRequest | None) -> None:
-        for _ in range(INLINE_BATCH):
+        left = INLINE_BATCH
+        while True:
             try:
                 result = self._handler(event)
-            except Exception as error:
+            except (Exception, self._runtime.cancelled_error) as error:
                 self._failed_with(event, error, request)
             else:
                 if result is not None and inspect.isawaitable(result):
                     # A plain function that returns an awaitable (a lambda around an async method).
+                    self._awaiting += 1
                     self._spawn(self._finish_inline, event, result, request)
-                    return
-                if request is not None:
+                    if self._awaiting >= self._concurrency:
+                        return
+                elif request is not None:
                     request.handler_ended(None)
             if not self._queue:
                 self._busy = False
                 return
+            left -= 1
+            if left == 0:
+                # A handler that keeps feeding itself must not keep the loop.
+                self._spawn(self._go_on_inline)
+                return
             event, _, request = self._take()
-        # A handler that keeps feeding itself must not keep the loop.
-        self._spawn(self._finish_inline, event, None, request)
 
-    async def _finish_inline(
-        self, event: BaseEvent, result: Awaitable[Any] | None, request: OpenRequest | None
-    ) -> None:
-        if result is None:
-            self._run_inline(event, request)
-            return
-        await self._await_result(event, result, request)
+    async def _go_on_inline(self) -> None:
         if self._queue:
             event, _, request = self._take()
             self._run_inline(event, request)
         else:
             self._busy = False
 
-    async def _await_result(
+    async def _finish_inline(
         self, event: BaseEvent, result: Awaitable[Any], request: OpenRequest | None
     ) -> None:
+        await self._await_result(event, result, request)
+        self._awaiting -= 1
+        if self._awaiting == self._concurrency - 1:
+            # There was no room for one more: go on where _run_inline stopped.
+            await self._go_on_inline()
+
+    async def _await_result(
+        self, event: BaseEvent, result: Awaitable[Any] | None, request: OpenRequest | None
+    ) -> None:
+        """Await what the handler returned; without ``result`` call it first, which may fail too (its signature)."""
         try:
-            await result
+            await (self._handler(event) if result is None else result)
         except Exception as error:
+            self._failed_with(event, error, request)
+        except self._runtime.cancelled_error as error:
+            # asyncio raises it also in whoever awaits a future that somebody cancelled; that is the
+            # handler's own failure, and must end neither the worker nor the requester's hope of an answer.
+            if self._runtime.is_task_cancelled():
+                raise
             self._failed_with(event, error, request)
         else:
             if request is not None:
@@ -131,13 +162,7 @@ class HandlerInbox(Inbox):
             while True:
                 while self._queue:
                     event, _, request = self._take()
-                    try:
-                        result = self._handler(event)
-                    except Exception as error:
-                        # The call itself failed: a wrong signature, for example.
-                        self._failed_with(event, error, request)
-                        continue
-                    await self._await_result(event, result, request)
+                    await self._await_result(event, None, request)
                 if self.closed or len(self._idle) >= IDLE_WORKERS:
                     return
                 waiter = self._runtime.new_waiter()
@@ -146,7 +171,7 @@ class HandlerInbox(Inbox):
         finally:
             self._workers -= 1
 
-    def _failed_with(self, event: BaseEvent, error: Exception, request: OpenRequest | None) -> None:
+    def _failed_with(self, event: BaseEvent, error: BaseException, request: OpenRequest | None) -> None:
         self._failed += 1
         logger.error(
             "Handler %s raised on %s from %s",
@@ -157,7 +182,7 @@ class HandlerInbox(Inbox):
         )
         if self._hook is not None:
             try:
-                self._hook(event, error)
+                self._hook(event, error)  # type: ignore[arg-type]  # of others only asyncio's CancelledError
             except Exception:
                 logger.exception("The on_handler_error hook itself raised")
         if request is not None:

@@ -134,6 +134,14 @@ class Inbox:
         queue.append(item)
         return True
 
+    def _refuse(self, grant: Grant | None, request: OpenRequest | None) -> None:
+        """Give back an event that came after the end: an earlier handler of the same event ended this one."""
+        if grant is not None:
+            grant.taken()
+        if request is not None:
+            request.handed_over()
+            request.dropped()
+
     def _drop(self, item: Item) -> None:
         self._dropped += 1
         if item.grant is not None:

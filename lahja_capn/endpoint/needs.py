@@ -113,6 +113,10 @@ class Runtime(Protocol):
     """What differs between asyncio and trio."""
 
     name: str
+    cancelled_error: type[BaseException]
+
+    def is_task_cancelled(self) -> bool:
+        """After a ``cancelled_error``: True if the running task itself is being cancelled."""
 
     def check_running_here(self) -> None:
         """Raises LifecycleError unless called from a task of this runtime."""

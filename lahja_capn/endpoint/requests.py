@@ -19,6 +19,9 @@ from .needs import Waiter
 # (connection serial, request number); serial 0 is this endpoint itself.
 RequestKey = tuple[int, int]
 
+# Places of ended requests that the heap of deadlines may hold beyond as many as there are open ones.
+SPARE_DEADLINES = 256
+
 
 class PendingRequest:
     """One call of ``request()``, waiting for the first response of several possible responders.
@@ -36,11 +39,14 @@ class PendingRequest:
         "_waiter",
         "done",
         "request",
+        "serial",
     )
 
     def __init__(self, request: EventType, expected: type[BaseEvent], waiter: Waiter[BaseEvent]) -> None:
         self.request = request
         self.done = False
+        # Where RequestDeadlines keeps it.
+        self.serial = 0
         self._expected = expected
         self._waiter = waiter
         self._responders: dict[RequestKey, str] = {}
@@ -147,37 +153,48 @@ class PendingRequest:
 class RequestDeadlines:
     """Pending requests by deadline.
 
-    An ended one is dropped when it comes to the front: with one time-out for all, as is usual, that is as soon
-    as the requests before it have ended, so the queue is as long as what is under way.
+    A request that has ended is let go at once, with the response that its waiter still holds. Only its place
+    in the heap stays: until its time, or until such places are the greater part.
     """
 
-    __slots__ = ("_heap", "_serial")
+    __slots__ = ("_heap", "_pending", "_serial")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, float, PendingRequest]] = []
+        # (deadline, serial, timeout)
+        self._heap: list[tuple[float, int, float]] = []
+        self._pending: dict[int, PendingRequest] = {}
         self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
 
     def add(self, pending: PendingRequest, now: float, timeout_s: float) -> float:
         """Returns the deadline."""
-        heap = self._heap
-        while heap and heap[0][3].done:
-            heapq.heappop(heap)
-        # The serial keeps two entries of one deadline from comparing the requests themselves.
         self._serial += 1
+        pending.serial = self._serial
+        self._pending[self._serial] = pending
         deadline = now + timeout_s
-        heapq.heappush(heap, (deadline, self._serial, timeout_s, pending))
+        heapq.heappush(self._heap, (deadline, self._serial, timeout_s))
         return deadline
+
+    def remove(self, pending: PendingRequest) -> None:
+        """``pending`` has ended. Idempotent."""
+        self._pending.pop(pending.serial, None)
+        if len(self._heap) > 2 * len(self._pending) + SPARE_DEADLINES:
+            self._heap = [entry for entry in self._heap if entry[1] in self._pending]
+            heapq.heapify(self._heap)
 
     def expire(self, now: float) -> float:
         """Fail what is due; return the next deadline, infinity if there is none."""
-        heap = self._heap
-        while heap:
-            deadline, _, timeout_s, pending = heap[0]
-            if not pending.done:
+        while self._heap:
+            deadline, serial, timeout_s = self._heap[0]
+            pending = self._pending.get(serial)
+            if pending is not None:
                 if deadline > now:
                     return deadline
+                del self._pending[serial]
                 pending.expire(timeout_s)
-            heapq.heappop(heap)
+            heapq.heappop(self._heap)
         return float("inf")
 
 
@@ -211,7 +228,7 @@ class OpenRequest:
         self._held = True
         self._done_with_one()
 
-    def handler_ended(self, error: Exception | None) -> None:
+    def handler_ended(self, error: BaseException | None) -> None:
         if error is not None and self._failure is None:
             self._failure = ("handlerRaised", type(error).__qualname__, str(error))
         self._done_with_one()

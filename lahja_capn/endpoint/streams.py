@@ -30,10 +30,14 @@ class StreamInbox(Inbox):
         self._taken_in_a_row = 0
 
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
+        if self.closed:
+            self._refuse(grant, request)
+            return
         if request is not None:
             request.handed_over()
         if self._enqueue(Item(event, grant, request)) and self._waiters:
-            self._waiters.pop().wake(None)
+            # The one that waits longest, so that several consumers share the work.
+            self._waiters.pop(0).wake(None)
 
     async def next(self) -> BaseEvent | None:
         """The next event; None once the inbox is closed and empty."""
@@ -55,7 +59,7 @@ class StreamInbox(Inbox):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 elif self._queue and self._waiters:
-                    self._waiters.pop().wake(None)
+                    self._waiters.pop(0).wake(None)
                 raise
         item = self._take()
         if item.request is not None:

@@ -62,6 +62,11 @@ class AsyncioRuntime:
     """What ``endpoint.needs.Runtime`` asks for, on asyncio."""
 
     name = "asyncio"
+    cancelled_error: type[BaseException] = asyncio.CancelledError
+
+    def is_task_cancelled(self) -> bool:
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
 
     def check_running_here(self) -> None:
         try:

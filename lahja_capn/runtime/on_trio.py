@@ -70,6 +70,10 @@ class TrioRuntime:
     """What ``endpoint.needs.Runtime`` asks for, on trio."""
 
     name = "trio"
+    cancelled_error: type[BaseException] = trio.Cancelled
+
+    def is_task_cancelled(self) -> bool:
+        return True  # trio raises it for no other reason
 
     def check_running_here(self) -> None:
         if not trio.lowlevel.in_trio_task():

@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from lahja_capn import (
-    ConnectTimeout,
     ConnectionAttemptRejected,
     ConnectionConfig,
+    ConnectTimeout,
     DuplicateConnection,
     EndpointAPI,
     InvalidEndpointName,

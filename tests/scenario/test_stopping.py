@@ -62,7 +62,7 @@ async def test_events_queued_at_an_exception_are_dropped_and_counted(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
     config = at(short_tmp_path, "server")
-    with pytest.raises(OwnError):
+    with pytest.raises(OwnError):  # noqa: PT012 - the error passes through all of it
         async with runtime.endpoint_class.serve(config) as server:
             async with raw_peer(server, Blob):
                 for number in range(5):
@@ -200,7 +200,7 @@ async def test_error_in_the_body_survives_a_cancellation_during_the_goodbye(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
     config = at(short_tmp_path, "server")
-    with pytest.raises(OwnError):
+    with pytest.raises(OwnError):  # noqa: PT012 - the error passes through all of it
         with anyio.CancelScope() as scope:
             async with runtime.endpoint_class.serve(config) as server:
                 # A peer that never answers the goodbye: the exit waits for it, and is cancelled while it does.
