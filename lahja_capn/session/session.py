@@ -17,6 +17,10 @@ Bad bytes never raise out of ``bytes_received``: the peer is told goodbye, and `
 ``close``, ``accept``, ``update_subscriptions`` and all ``send_*`` only queue: call ``data_to_send`` after
 them. ``return_*_credit`` say with True that there is something to send now. ``next_deadline`` may be earlier
 after any call.
+
+How long a full peer took no byte is the owner's to measure: only it sees bytes leave. ``waits_for_credit`` tells
+whether the peer's handlers are to blame and not its socket. Taking a type into ``WireTable`` before it is sent, or
+expected as a response, is the owner's part too; types in subscriptions are looked up here.
 """
 
 from __future__ import annotations
