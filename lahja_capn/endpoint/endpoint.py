@@ -17,18 +17,15 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
+from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, EventType
 from ..binding import event_type as event_type_of
 from ..errors import ConnectTimeout, DuplicateConnection, LahjaError, LifecycleError
 from ..session import (
-    Arrived,
     Closed,
     Counters,
-    FailedArrived,
     LocalEndpoint,
     PeerDropped,
     Policy,
-    ResponseArrived,
     Session,
     TypeDisabled,
     WireTable,
@@ -371,7 +368,7 @@ class Endpoint(EndpointAPI):
             expected_peer=expected,
         )
         connection = Connection(
-            self._runtime, self, channel, session, self._peers.next_serial(), expected is not None
+            self._runtime, self, self._bus, channel, session, self._peers.next_serial(), expected is not None
         )
         self._peers.add(connection, expected)
         self._spawn(self._run_connection, connection)
@@ -392,7 +389,7 @@ class Endpoint(EndpointAPI):
         self._check()
         for config in endpoints:
             check_endpoint_name(config.name)
-            if config.name == self.name:
+            if config.name == self.name or self._path == Path(config.path):
                 raise DuplicateConnection(
                     f"Endpoint {self.name!r} cannot connect to itself: it always receives its own broadcasts",
                     peer=config.name,
@@ -432,9 +429,15 @@ class Endpoint(EndpointAPI):
         name = config.name
         peers = self._peers
         while not peers.is_connected_to(name):
+            if peers.holds(name):
+                # It has connected to us and is about to be up: a connection of ours would displace that one.
+                await peers.connections_changed.wait_until(
+                    lambda: peers.is_connected_to(name) or not peers.holds(name)
+                )
+                continue
             channel = await self._open_channel(config, give_up_at)
             if channel is None:
-                return
+                continue
             connection = self._start_connection(channel, name)
             try:
                 await peers.connections_changed.wait_until(
@@ -444,15 +447,20 @@ class Endpoint(EndpointAPI):
                 # Cancelled: nobody waits for this connection any more.
                 connection.say_goodbye("shutdown", "the attempt to connect was cancelled")
                 raise
-            if connection.closed is None:
+            closed = connection.closed
+            if closed is None:
                 return
-            if not connection.accepted and connection.closed.code in ("duplicate", "replaced"):
+            if closed.by_peer and closed.code == "shutdown" and time.monotonic() < give_up_at:
+                # We met it on its way out; it may be started again, as if nobody had been there.
+                await anyio.sleep(CONNECT_RETRY_FIRST_S)
+                continue
+            if closed.code in ("duplicate", "replaced"):
                 # Both sides dialed and the other connection stays: this call is about the peer, so wait for it.
                 with anyio.move_on_after(give_up_at - time.monotonic()):
                     await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
                 if peers.is_connected_to(name):
                     return
-            raise rejection(connection.closed, name, self.name)
+            raise rejection(closed, name, self.name)
 
     async def _open_channel(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
         """A channel to whoever serves at the path; None if the peer connected to us in the meantime."""
@@ -478,7 +486,7 @@ class Endpoint(EndpointAPI):
             await anyio.sleep(min(rest_s, give_up_at - now))
             rest_s = min(2 * rest_s, CONNECT_RETRY_MAX_S)
             self._check()
-            if self._peers.is_connected_to(config.name):
+            if self._peers.holds(config.name):
                 return None
 
     def is_connected_to(self, endpoint_name: str) -> bool:
@@ -519,15 +527,6 @@ class Endpoint(EndpointAPI):
     def on_subscriptions(self, connection: Connection) -> None:
         self._bus.peers_changed()
         self._peers.subscriptions_changed.notify()
-
-    def on_arrived(self, connection: Connection, arrived: Arrived) -> None:
-        self._bus.on_arrived(connection, arrived)
-
-    def on_response(self, connection: Connection, response: ResponseArrived) -> None:
-        self._bus.on_response(connection, response)
-
-    def on_failed(self, connection: Connection, failed: FailedArrived) -> None:
-        self._bus.on_failed(connection, failed)
 
     def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None:
         self._bus.peers_changed()
@@ -611,11 +610,11 @@ class Endpoint(EndpointAPI):
         if self.on_handler_error is not None:
             self.on_handler_error(event, error)
 
-    def _disconnect_publisher(self, event: BaseEvent, name: str) -> None:
+    def _disconnect_publisher(self, event: BaseEvent, event_type: EventType) -> None:
         connection = self._peers.up.get(event.get_origin())
         if connection is not None:
             connection.say_goodbye(
-                "tooSlow", f"a subscription to {name} is full and its policy is disconnect"
+                "tooSlow", f"a subscription to {event_type.name} is full and its policy is disconnect"
             )
 
     async def _wait_until_applied(self, version: int) -> None:

@@ -70,6 +70,10 @@ class Peers:
         holder = self._holders.get(name)
         return name in self._dialing or (holder is not None and holder.dialed)
 
+    def holds(self, name: str) -> bool:
+        """True if a connection to ``name`` is up, or accepted and about to be."""
+        return name in self._holders
+
     def is_connected_to(self, name: str) -> bool:
         return name in self.up
 
@@ -125,7 +129,7 @@ class Peers:
         held_by = holder.session.peer
         assert held_by is not None  # it was accepted
         if held_by.instance != info.instance:
-            spawn(self._probe, holder, newcomer, name, accept)
+            spawn(self._probe, holder, newcomer, name, accept, spawn)
             return
         if holder.dialed == newcomer.dialed:
             self._replace(holder, newcomer, name, accept, "a newer connection of the same endpoint took over")
@@ -158,6 +162,7 @@ class Peers:
         newcomer: Connection,
         name: str,
         accept: Callable[[Connection], None],
+        spawn: Callable[..., None],
     ) -> None:
         """Another instance claims ``name``: does the holder still live?"""
         asked_at = time.monotonic()
@@ -165,16 +170,16 @@ class Peers:
         holder.flush()
         with anyio.move_on_after(self._limits.name_probe_s):
             await holder.heard()
-        gone = holder.closed is not None or holder.session.last_received <= asked_at
         if newcomer.closed is not None:
             return
-        if not gone:
+        if self._holders.get(name) is not holder:
+            # It has gone, and perhaps another newcomer holds the name by now: look again.
+            self.settle(newcomer, accept, spawn)
+        elif holder.session.last_received > asked_at:
             newcomer.say_goodbye(
                 "nameInUse",
                 f"another, living endpoint is connected to {self._local.name!r} as {name!r}; choose another name",
             )
-        elif holder.closed is not None:
-            self._hold(newcomer, name, accept)
         else:
             self._replace(
                 holder, newcomer, name, accept, f"silent for {self._limits.name_probe_s:g} s, name claimed"
