@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import capnp
 from lahja_capn.binding.pointers import Segments, list_at, struct_at
-from lahja_capn.binding.record import NESTING, Record, limit_words, path_of, pointer_place, recover, root
-from lahja_capn.binding.values import MAX_BLOB_BYTES
+from lahja_capn.binding.record import (
+    NESTING,
+    Record,
+    limit_words,
+    path_of,
+    pointer_place,
+    recover,
+    root,
+    unreadable,
+)
+from lahja_capn.binding.values import MAX_BLOB_BYTES, Mismatch
 from lahja_capn.errors import EventFieldError
 from lahja_capn.schema import own_schema
 
@@ -61,7 +70,10 @@ class AnyPointer:
     _segments: Segments | None
 
     def __init__(self, value: Any = None) -> None:
-        self._segments = _EMPTY_BOX if value is None else box(value)
+        try:
+            self._segments = _EMPTY_BOX if value is None else box(value)
+        except Mismatch as mismatch:
+            raise mismatch.error("AnyPointer") from mismatch.__cause__
         self._parent: Any = None
         self._step: Any = None
         self._reader: Any = None
@@ -89,7 +101,10 @@ class AnyPointer:
         from lahja_capn.binding.fieldtypes import list_of
 
         kind = list_of(element)
-        items = kind.convert(values)
+        try:
+            items = kind.convert(values)
+        except Mismatch as mismatch:
+            raise mismatch.error("AnyPointer.of_list") from mismatch.__cause__
         builder = capnp._MallocMessageBuilder().init_root(_Box.schema)
         kind.fill(builder._get_by_field(_VALUE).init_as_list(kind.list_schema(), len(items)), items)
         return cls._holding(tuple(builder._parent.get_segments_for_output()))
@@ -162,9 +177,6 @@ class AnyPointer:
         content = found.view(1) if found is not None else None
         if content is None:
             raise self._not(kind, "it is a pointer of another kind, or points outside the message")
-        if root(self)._once:
-            # A walk has one budget: let libcapnp count these bytes.
-            self._get(Cast("list", _bytes_list()))
         return content
 
     def _not(self, kind: str, reason: str) -> EventFieldError:
@@ -217,7 +229,7 @@ class AnyPointer:
         except EventFieldError:
             raise
         except Exception as error:
-            recover(sealed, Cast("list", _bytes_list()), error)
+            raise unreadable(self, "", error) from error
         return tuple(builder._parent.get_segments_for_output())
 
     def __eq__(self, other: object) -> bool:
@@ -244,12 +256,6 @@ class AnyPointer:
         raise TypeError("An AnyPointer is not pickled: read it first.")
 
 
-def _bytes_list() -> Any:
-    from lahja_capn.binding.fieldtypes import list_of
-
-    return list_of("UInt8")
-
-
 def box(value: Any) -> Segments:
     """Return a Box message that holds a copy of `value`: a record, text, bytes, or a pycapnp struct.
 
@@ -271,8 +277,6 @@ def box(value: Any) -> Segments:
 
 def box_bytes(value: bytes | bytearray | memoryview) -> bytes:
     """Return the one segment of a Box that holds `value` as Data."""
-    from lahja_capn.binding.values import Mismatch
-
     size = value.nbytes if isinstance(value, memoryview) else len(value)
     if size > MAX_BLOB_BYTES:
         raise Mismatch(f"at most {MAX_BLOB_BYTES} bytes", f"{size} bytes")

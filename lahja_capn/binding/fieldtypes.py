@@ -14,7 +14,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import capnp
-from lahja_capn.binding.anypointer import _VALUE, AnyPointer, _Box, box_list, box_reader
+from lahja_capn.binding.anypointer import _VALUE, AnyPointer, _Box, box, box_list, box_reader
 from lahja_capn.binding.enumerant import EnumTable
 from lahja_capn.binding.lists import ListView
 from lahja_capn.binding.pointers import SIZE_CODES, Segments, list_at
@@ -24,6 +24,7 @@ from lahja_capn.binding.record import (
     active_member,
     is_local,
     list_place,
+    reason_of,
     root,
     struct_place,
     unbound,
@@ -36,7 +37,7 @@ from lahja_capn.binding.values import (
     Mismatch,
     describe,
 )
-from lahja_capn.errors import BindError, EventError
+from lahja_capn.errors import BindError
 
 if TYPE_CHECKING:
     from lahja_capn.binding.plan import FieldPlan, StructPlan
@@ -321,21 +322,11 @@ class StructType(FieldType):
             from lahja_capn.binding.compare import present_fields
 
             return value._binding.build(dict(present_fields(value)))
-        return self._copied(value._refresh())
+        return self._copied(value)
 
     def _copied(self, source: Any) -> Any:
         """Return a view of a copy: a view of somebody else's message would keep all of that alive."""
-        try:
-            holder = AnyPointer._holding(box_reader(source))
-        except EventError:
-            raise
-        except Exception as error:
-            from lahja_capn.binding.record import reason_of
-
-            raise Mismatch(
-                f"a readable {self.name}", f"one that cannot be copied: {reason_of(error)}"
-            ) from error
-        return holder.as_struct(self.plan)
+        return AnyPointer._holding(box_copy(source, self.name)).as_struct(self.plan)
 
     def put(self, builder: Any, field: FieldPlan, value: Any, late: Late | None) -> None:
         if is_local(value):
@@ -399,7 +390,7 @@ class AnyPointerType(FieldType):
             raise Mismatch(self.wanted, "None: leave the field out instead")
         else:
             try:
-                result = AnyPointer(value)
+                result = AnyPointer._holding(box(value))
             except Mismatch as mismatch:
                 raise Mismatch(self.wanted, mismatch.got, mismatch.path) from None
         if self.name != "AnyPointer" and not result.is_null:
@@ -622,6 +613,14 @@ def list_reader(kind: ListType, content: bytes | memoryview, width: int) -> Any:
     return reader.as_list(kind.list_schema())
 
 
+def box_copy(source: Any, name: str) -> Segments:
+    """Return a Box with a copy of a received record or a pycapnp struct. Raises Mismatch if it is malformed."""
+    try:
+        return box_reader(source._refresh() if isinstance(source, Record) else source)
+    except Exception as error:
+        raise Mismatch(f"a readable {name}", f"one that cannot be copied: {reason_of(error)}") from error
+
+
 def box_struct(value: Any) -> Segments:
     """Return a Box with a copy of a record or of a pycapnp struct. Raises Mismatch for anything else."""
     if isinstance(value, Record):
@@ -632,10 +631,10 @@ def box_struct(value: Any) -> Segments:
         if plan.is_group:
             raise Mismatch("a struct", f"a group ({plan.name})")
         if not is_local(value):
-            return box_reader(value._refresh())
+            return box_copy(value, plan.name)
         builder = capnp._MallocMessageBuilder().init_root(_Box.schema)
         plan.as_type()._fill(builder._get_by_field(_VALUE).as_struct(plan.schema), value)
         return tuple(builder._parent.get_segments_for_output())
     if isinstance(value, (capnp._DynamicStructReader, capnp._DynamicStructBuilder)):
-        return box_reader(value)
+        return box_copy(value, value.schema.node.displayName)
     raise Mismatch("a bound struct or event, str, bytes, or an AnyPointer", describe(value))

@@ -33,7 +33,7 @@ from lahja_capn.binding.record import (
     set_dict,
 )
 from lahja_capn.binding.values import Mismatch
-from lahja_capn.errors import BindError, EventArgumentError
+from lahja_capn.errors import BindError
 
 # No union: discriminantValue of a field outside any.
 NO_DISCRIMINANT = 0xFFFF
@@ -351,7 +351,7 @@ class Binding:
         try:
             return field.type.convert(value)
         except Mismatch as mismatch:
-            self._refuse(name + mismatch.path, mismatch.wanted, mismatch.got, mismatch.__cause__)
+            raise mismatch.error(self.cls.__qualname__, name) from mismatch.__cause__
 
     def build(self, fields: dict[str, Any]) -> Record:
         """Return a local record of this class for a dict that stands for it. Raises Mismatch."""
@@ -376,11 +376,10 @@ class Binding:
                 event=self.cls.__qualname__,
                 field=name,
             )
-        self._refuse(name, self._known(name), "a field that does not exist", None)
+        raise Mismatch(self._known(name), "a field that does not exist").error(self.cls.__qualname__, name)
 
     def two_members(self, fields: dict[str, Any]) -> NoReturn:
-        wanted, got = self._two(fields)
-        self._refuse("", wanted, got, None)
+        raise Mismatch(*self._two(fields)).error(self.cls.__qualname__)
 
     def _known(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.attrs, 3, 0.5)
@@ -392,10 +391,3 @@ class Binding:
             "one member of the union " + ", ".join(sorted(self.union)),
             ", ".join(name for name in fields if name in self.union),
         )
-
-    def _refuse(self, path: str, wanted: str, got: str, cause: BaseException | None) -> NoReturn:
-        event = self.cls.__qualname__
-        where = f"{event}.{path}" if path else event
-        raise EventArgumentError(
-            f"{where}: wanted {wanted}, got {got}.", event=event, path=path, wanted=wanted, got=got
-        ) from cause

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lahja_capn.errors import EventArgumentError
+
 # Cap'n Proto's own bound: a list's element count has 29 bits, and a Text counts its closing NUL.
 MAX_BLOB_BYTES = 2**29 - 1
 MAX_TEXT_BYTES = 2**29 - 2
@@ -26,6 +28,20 @@ class Mismatch(Exception):
         self.wanted = wanted
         self.got = got
         self.path = path
+
+    def error(self, event: str, field: str = "") -> EventArgumentError:
+        """Return what the user gets to see: the event's class and the path from there."""
+        path = field + self.path
+        if not field:
+            path = path.removeprefix(".")
+        where = f"{event}{'' if path[:1] in ('', '[') else '.'}{path}"
+        return EventArgumentError(
+            f"{where}: wanted {self.wanted}, got {self.got}.",
+            event=event,
+            path=path,
+            wanted=self.wanted,
+            got=self.got,
+        )
 
 
 def describe(value: Any) -> str:

@@ -129,6 +129,17 @@ struct Blob {
   }
 }
 
+struct Choice {
+  union {
+    nothing @0 :Void;
+    data @1 :Data;
+    numbers @2 :List(UInt32);
+    bytes @3 :List(UInt8);
+  }
+}
+
+struct Holder { small @0 :Small; smalls @1 :List(Small); }
+
 struct Single { number @0 :Int8; }
 
 struct Empty {}

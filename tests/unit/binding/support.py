@@ -64,6 +64,14 @@ class Blob(BaseEvent):
     parts: Sequence[Part] = ()
 
 
+@bind(schema.Choice)
+class Choice(BaseEvent):
+    nothing: None = OPTIONAL
+    data: DataView = OPTIONAL
+    numbers: Sequence[int] = OPTIONAL
+    bytes: Sequence[int] = OPTIONAL
+
+
 @bind(schema.Answer)
 class Answer(BaseEvent):
     text: str

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lahja_capn.binding import AnyPointer, Enumerant
+from lahja_capn.binding import AnyPointer, Enumerant, Struct, event_type
 from lahja_capn.binding.fieldtypes import TextType
 from lahja_capn.binding.values import MAX_EMPTY_ITEMS
-from lahja_capn.errors import EventArgumentError
+from lahja_capn.errors import BindError, EventArgumentError
 
 from .support import Blob, Everything, Inner, Small, opened, received, schema
 
@@ -172,7 +172,7 @@ def test_equivalent_arguments_are_accepted(field: str, given: Any, read: Any) ->
 
 
 def test_a_str_subclass_is_taken_by_its_text() -> None:
-    class Name(str, enum.Enum):
+    class Name(str, enum.Enum):  # noqa: UP042 - its str() is not its text, which is the point
         A = "text of a"
 
     event = Everything(text=Name.A, texts=[Name.A], any=Name.A)
@@ -263,6 +263,54 @@ def test_an_unreadable_part_is_refused_as_an_argument() -> None:
         broken.inner.number
     with pytest.raises(Exception, match=r"Everything\.inner"):
         Everything(inner=broken.inner)
+
+
+def test_a_part_with_something_unreadable_inside_is_refused_as_an_argument() -> None:
+    event = Everything(inner={"text": "some text"}, any="note")
+    (segment,) = event_type(event).encode(event)
+    at = bytes(segment).index(b"some text")
+    pointer = next(
+        i
+        for i in range(0, len(segment), 8)
+        if segment[i] & 3 == 1 and segment[i + 4 : i + 8] == b"\x52\0\0\0"
+    )
+    assert pointer < at
+    hurt = bytearray(segment)
+    hurt[pointer + 4 : pointer + 8] = b"\xfa\xff\xff\xff"  # a Text that ends outside the message
+    broken = opened(Everything, bytes(hurt))
+    inner = broken.inner
+    assert inner.number == 0
+    for field in ("inner", "any", "part"):
+        with pytest.raises(
+            EventArgumentError, match=rf"Everything\.{field}: wanted .*, got one that cannot be copied"
+        ):
+            Everything(**{field: inner})
+    with pytest.raises(EventArgumentError, match=r"AnyPointer: wanted .*, got one that cannot be copied"):
+        AnyPointer(inner)
+    # As an event of its own it is taken as it is, and fails where it would be copied.
+    outer = Everything(self=broken)
+    with pytest.raises(EventArgumentError, match="Everything cannot be encoded"):
+        event_type(outer).encode(outer)
+    nested = opened(Everything, bytes(8))
+    assert received(nested) == Everything()
+
+
+def test_wrong_arguments_of_a_pointer_by_itself() -> None:
+    with pytest.raises(EventArgumentError, match=r"^AnyPointer: wanted a bound struct .* got int 5\.$"):
+        AnyPointer(5)
+    with pytest.raises(EventArgumentError, match=r"^AnyPointer\.of_list\[1\]: wanted int .* got int 300\.$"):
+        AnyPointer.of_list("UInt8", [1, 300])
+    with pytest.raises(EventArgumentError, match=r"got a group"):
+        AnyPointer(Everything().place)
+
+    class Plain(Struct):
+        pass
+
+    for use in (lambda: AnyPointer(Plain.__new__(Plain)), lambda: Everything(inner=Plain.__new__(Plain))):
+        with pytest.raises(BindError, match="not bound"):
+            use()
+    with pytest.raises(EventArgumentError, match=r"got a Small \(struct everything\.capnp:Small\)"):
+        Everything(inner=Small(id=1, value=0.0, data=b"", text="", flag=True))
 
 
 @pytest.mark.parametrize("field", ["text", "texts"])

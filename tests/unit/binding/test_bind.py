@@ -363,6 +363,39 @@ def test_reload_of_an_unchanged_schema_with_another_parser_still_fits_nested_cla
     assert received(Everything(inner=received(event).inner)).inner.number == 1
 
 
+def test_an_event_inside_a_struct_of_another_schema_tree_is_read_without_its_class() -> None:
+    import capnp
+
+    @bind(schema.Small)
+    class Small(BaseEvent):
+        pass
+
+    @bind(schema.Holder)
+    class Holder(BaseEvent):
+        small: Small = OPTIONAL
+
+    small = Small(id=1, text="x")  # type: ignore[call-arg]
+    event = received(Holder(small=small))
+    assert type(event.small) is Small
+    assert event.small == small
+
+    site = str(__import__("pathlib").Path(capnp.__file__).parent.parent)
+    other = capnp.SchemaParser().load(str(SCHEMAS / "everything.capnp"), imports=[site])
+    with own_registry():
+        from lahja_capn.binding import registry
+
+        registry._events.pop(schema.Holder.schema.node.id)
+        registry._classes.pop(schema.Holder.schema.node.id)
+
+        @bind(other.Holder)
+        class Foreign(BaseEvent):
+            pass
+
+        foreign: Any = received(Foreign(small=small, smalls=[small]))  # type: ignore[call-arg]
+        assert (foreign.small.id, foreign.smalls[0].text) == (1, "x")
+        assert not isinstance(foreign.small, BaseEvent)
+
+
 def test_an_event_class_may_be_bound_to_a_struct_from_the_import_hook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,13 +24,13 @@ def make(file: str) -> type[BaseEvent]:
 
 
 @pytest.fixture
-def old() -> Iterator[Any]:
-    yield make("original.capnp")
+def old() -> Any:
+    return make("original.capnp")
 
 
 @pytest.fixture
-def new() -> Iterator[Any]:
-    yield make("evolved.capnp")
+def new() -> Any:
+    return make("evolved.capnp")
 
 
 def carried(event: Any, cls: Any) -> Any:

@@ -50,7 +50,7 @@ def test_negative_distances_count_backwards_and_stay_inside() -> None:
     assert view is not None
     assert bytes(view) == b"abcdefgh"
     assert list_at(PointerPlace((words(list_pointer(-2, 2, 8)),), 0, 0)) is None
-    assert struct_at(PointerPlace((words(-1 << 2 & 0xFFFFFFFF | 1 << 32, 0),), 0, 8)) is None
+    assert struct_at(at(words(-3 << 2 & 0xFFFFFFFF | 1 << 32, 0, 0))) is None
 
 
 def test_far_and_double_far_pointers_are_followed() -> None:
@@ -73,7 +73,7 @@ def test_far_and_double_far_pointers_are_followed() -> None:
         (words(2 | 1 << 32),),  # no such segment
         (words(2 | 5 << 3),),  # landing pad outside
         (words(2), words(0)),  # a far pointer to itself
-        (words(far_list(1, 0), 0),),  # landing pad cut off
+        (words(far_list(1, 0), 2 | 1 << 32), bytes(8)),  # landing pad cut off
         (words(far_list(1, 0), 0, 0),),  # first word of the landing pad is no far pointer
         (words(far_list(1, 0)) + landing_pad(7, 2, 3),),  # content in no segment
         (words(far_list(1, 0)) + landing_pad(1, 2, 9), bytes(8)),  # content too short

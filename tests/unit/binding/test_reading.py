@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import resource
@@ -16,7 +17,7 @@ from lahja_capn.binding import AnyPointer, BaseEvent, event_type
 from lahja_capn.binding.record import FLOOR_WORDS
 from lahja_capn.errors import EventFieldError, InactiveUnionMember
 
-from .support import Blob, Everything, Inner, Small, opened, received, schema
+from .support import Blob, Choice, Everything, Inner, Small, opened, received, schema
 
 MIB = 2**20
 
@@ -113,8 +114,19 @@ def test_a_local_view_shares_memory_with_the_bytes_it_was_given() -> None:
     content = bytes(50_000)
     assert address(Blob(data=content).data) == address(content)
     assert address(Blob(data=memoryview(content)).data) == address(content)
-    # A part of a larger object is copied: it would keep all of that alive.
+
+
+def test_a_part_of_a_larger_buffer_is_copied_instead_of_keeping_all_of_it() -> None:
+    content = bytes(50_000)
     assert address(Blob(data=memoryview(content)[8:]).data) != address(content) + 8
+    source = received(Blob(numbers=range(10_000), data=content))
+    for part in (source.numbers, source.numbers[5:10]):
+        taken: Any = Blob(numbers=part).numbers
+        assert taken == part
+        assert address(taken._items) != address(part._items)  # type: ignore[attr-defined]
+    assert address(Blob(data=source.data[8:]).data) != address(source.data[8:])
+    assert Blob(numbers=source.numbers[::-2]).numbers == list(range(9_999, -1, -2))
+    assert received(Blob(numbers=source.numbers[::-2])).numbers == list(range(9_999, -1, -2))
 
 
 def test_views_read_the_default_and_refuse_inactive_members() -> None:
@@ -153,8 +165,8 @@ def test_a_kept_event_holds_at_most_twice_its_size_and_1_kib(size: int, read: bo
     finally:
         tracemalloc.stop()
     assert len(events) == count
-    # libcapnp's reader lies outside Python's heap: about 300 bytes (measured by resident size).
-    assert held + (300 if read else 0) <= 2 * total + 1024, f"{held:.0f} bytes for {total}"
+    # The C++ part of an open message lies outside Python's heap: measured as 350 bytes by resident size.
+    assert held + (350 if read else 0) <= 2 * total + 1024, f"{held:.0f} bytes for {total}"
 
 
 def test_reading_a_field_a_million_times_works_and_does_not_leak() -> None:
@@ -244,9 +256,9 @@ def test_elements_that_share_bytes_are_each_readable_but_not_all_in_one_walk() -
     assert len(texts[5]) == len(texts[1999]) == 79_999
     # A walk over all would copy 160 MB out of a message of 100 KB.
     with pytest.raises(EventFieldError, match="traversal limit"):
-        event == opened(Everything, message + bytes(8))
+        assert event == opened(Everything, message + bytes(8))
     with pytest.raises(EventFieldError, match="traversal limit"):
-        texts == ["x" * 79_999] * 2000
+        assert texts == ["x" * 79_999] * 2000
     assert "unreadable" in repr(event) or "2000 in all" in repr(event)
 
 
@@ -290,10 +302,12 @@ def test_deep_nesting_is_refused_where_the_read_gets_there() -> None:
         event = Everything(self=event)
     current: Any = received(event)
     depth = 0
-    with pytest.raises(EventFieldError, match="nest"):
-        while True:
+    with contextlib.suppress(EventFieldError):
+        while depth < 70:
             current = current.self
             depth += 1
+    with pytest.raises(EventFieldError, match="nest"):
+        current.self
     assert 30 <= depth <= 64
 
 
@@ -364,12 +378,12 @@ def test_an_inactive_union_member_says_which_one_is_set() -> None:
 
 
 def test_an_inactive_data_view_is_refused() -> None:
-    @staticmethod  # type: ignore[misc]
-    def _() -> None: ...
-
-    event = received(Blob(choice={"nothing": None}))
-    with pytest.raises(InactiveUnionMember):
-        event.choice.payload
+    # List(UInt8) lies in a message as Data does, and where Data would.
+    for event in (Choice(bytes=[1]), received(Choice(bytes=[1]))):
+        with pytest.raises(InactiveUnionMember):
+            event.data
+        assert event.bytes == [1]
+    assert received(Choice(data=b"x")).data == b"x"
 
 
 # --- immutability ---------------------------------------------------------------------------------------

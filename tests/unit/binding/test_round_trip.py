@@ -16,7 +16,7 @@ from lahja_capn.binding.lists import ListView
 from lahja_capn.errors import EventFieldError
 
 from .strategies import arguments
-from .support import Blob, Everything, Inner, Small, opened, read_all, received
+from .support import Blob, Choice, Everything, Inner, Small, opened, read_all, received
 
 QUICK = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -133,6 +133,9 @@ def test_large_content_in_a_union_sets_the_member() -> None:
     content = bytes(40_000)
     event = received(Everything(word="x" * 40_000))
     assert event.which() == "word"
+    for choice in (Choice(data=content), Choice(numbers=range(10_000))):
+        assert received(choice).which() == choice.which() != "nothing"
+        assert received(choice) == choice
     chosen = received(Blob(choice={"payload": content}))
     assert chosen.choice.which() == "payload"
     assert chosen.choice.payload == content

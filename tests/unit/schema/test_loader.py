@@ -119,7 +119,7 @@ def test_standard_imports_and_import_folders_are_found(tmp_path: Path) -> None:
         'struct Foo { c @0 :import "/team/common.capnp".Common; }',
     )
     assert load(file, imports=[shared]).Foo.new_message(c={"a": 1}).c.a == 1
-    with pytest.raises(SchemaError, match="Import failed: /team/common.capnp"):
+    with pytest.raises(SchemaError, match=r"Import failed: /team/common\.capnp"):
         load(file)
 
 
@@ -177,7 +177,7 @@ def test_a_missing_file_a_folder_and_another_kind_of_file_are_refused(tmp_path: 
         assert caught.value.path == str(path)
         assert caught.value.line is None
     good = write(tmp_path, "good.capnp", GOOD.format(id=2**63 + 17))
-    with pytest.raises(SchemaError, match="Import folder .*nowhere.* does not exist"):
+    with pytest.raises(SchemaError, match=r"Import folder .*nowhere.* does not exist"):
         load(good, imports=[tmp_path / "nowhere"])
 
 
@@ -190,7 +190,10 @@ def test_two_files_with_one_id_do_not_disturb_each_other(tmp_path: Path) -> None
 def test_a_module_that_nobody_keeps_leaves_its_structs_usable(tmp_path: Path) -> None:
     import gc
 
-    schema = load(write(tmp_path, "good.capnp", GOOD.format(id=2**63 + 19))).Foo.schema
+    module: Any = load(write(tmp_path, "good.capnp", GOOD.format(id=2**63 + 19)))
+    assert module._parser in loader._parsers, "schemas point into their parser"
+    schema = module.Foo.schema
+    del module
     loader._loaded.clear()
     gc.collect()
     assert [proto.name for proto in schema.node.struct.fields] == ["x"]
