@@ -11,21 +11,19 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 from lahja_capn.binding.anypointer import AnyPointer
 from lahja_capn.binding.dataview import DataView
 from lahja_capn.binding.enumerant import Enumerant
-from lahja_capn.binding.fieldtypes import (
-    AnyPointerType,
+from lahja_capn.binding.fieldtypes import AnyPointerType, ListType, StructType
+from lahja_capn.binding.plan import StructPlan
+from lahja_capn.binding.record import Record
+from lahja_capn.binding.scalars import (
     BoolType,
     DataType,
     EnumType,
     FieldType,
     FloatType,
     IntType,
-    ListType,
-    StructType,
     TextType,
     VoidType,
 )
-from lahja_capn.binding.plan import StructPlan
-from lahja_capn.binding.record import Record
 from lahja_capn.binding.structs import Struct
 from lahja_capn.binding.values import Mismatch, describe
 from lahja_capn.errors import BindError

@@ -262,7 +262,8 @@ def box(value: Any) -> Segments:
     Raises:
         Mismatch: it is none of these.
     """
-    from lahja_capn.binding.fieldtypes import TEXT, box_struct
+    from lahja_capn.binding.fieldtypes import box_struct
+    from lahja_capn.binding.scalars import TEXT
 
     if isinstance(value, str):
         builder = capnp._MallocMessageBuilder().init_root(_Box.schema)

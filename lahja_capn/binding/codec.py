@@ -7,10 +7,10 @@ from typing import Any
 
 import capnp
 from lahja_capn.binding.anypointer import unboxed
-from lahja_capn.binding.fieldtypes import LARGE_BYTES, Late
 from lahja_capn.binding.plan import StructPlan, plan_for
 from lahja_capn.binding.pointers import Segments, far_list, landing_pad, root_pointer, struct_at
 from lahja_capn.binding.record import Record, new, reason_of, root, set_dict, unreadable
+from lahja_capn.binding.scalars import LARGE_BYTES, Late
 from lahja_capn.errors import EventArgumentError
 
 _Message = capnp._MallocMessageBuilder

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lahja_capn.binding.codec import StructCodec, encode_record
-from lahja_capn.binding.fieldtypes import InterfaceType, ListType, StructType
+from lahja_capn.binding.fieldtypes import ListType, StructType
 from lahja_capn.binding.layout import layout_of
 from lahja_capn.binding.plan import StructPlan
 from lahja_capn.binding.record import new, set_dict
+from lahja_capn.binding.scalars import InterfaceType
 from lahja_capn.errors import BindError, EventFieldError
 from lahja_capn.schema import wire_schema
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from lahja_capn.binding.record import recover, root
 
 if TYPE_CHECKING:
-    from lahja_capn.binding.fieldtypes import FieldType
+    from lahja_capn.binding.scalars import FieldType
 
 T = TypeVar("T")
 

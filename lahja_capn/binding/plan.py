@@ -10,17 +10,7 @@ import difflib
 from typing import Any, NoReturn
 
 import capnp
-from lahja_capn.binding.fieldtypes import (
-    ANY_POINTER,
-    BY_VARIANT,
-    DATA_VIEW,
-    AnyPointerType,
-    EnumType,
-    FieldType,
-    InterfaceType,
-    ListType,
-    StructType,
-)
+from lahja_capn.binding.fieldtypes import ANY_POINTER, AnyPointerType, ListType, StructType
 from lahja_capn.binding.pointers import Segments
 from lahja_capn.binding.record import (
     NESTING,
@@ -32,6 +22,7 @@ from lahja_capn.binding.record import (
     recover,
     set_dict,
 )
+from lahja_capn.binding.scalars import BY_VARIANT, DATA_VIEW, EnumType, FieldType, InterfaceType
 from lahja_capn.binding.values import Mismatch
 from lahja_capn.errors import BindError
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, dataclass_transform
 
-from lahja_capn.binding.fieldtypes import DATA_VIEW
 from lahja_capn.binding.plan import Binding, FieldPlan, StructPlan
 from lahja_capn.binding.record import Record, recover
+from lahja_capn.binding.scalars import DATA_VIEW
 
 
 class ScalarField:

@@ -7,20 +7,18 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lahja_capn.binding import AnyPointer
-from lahja_capn.binding.fieldtypes import (
-    AnyPointerType,
+from lahja_capn.binding.fieldtypes import AnyPointerType, ListType, StructType
+from lahja_capn.binding.plan import StructPlan
+from lahja_capn.binding.scalars import (
     BoolType,
     DataType,
     EnumType,
     FieldType,
     FloatType,
     IntType,
-    ListType,
-    StructType,
     TextType,
     VoidType,
 )
-from lahja_capn.binding.plan import StructPlan
 
 from .support import Inner
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lahja_capn.binding import AnyPointer, Enumerant, Struct, event_type
-from lahja_capn.binding.fieldtypes import TextType
+from lahja_capn.binding.scalars import TextType
 from lahja_capn.binding.values import MAX_EMPTY_ITEMS
 from lahja_capn.errors import BindError, EventArgumentError
 
@@ -315,13 +315,13 @@ def test_wrong_arguments_of_a_pointer_by_itself() -> None:
 
 @pytest.mark.parametrize("field", ["text", "texts"])
 def test_a_text_over_the_limit_is_refused(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lahja_capn.binding.fieldtypes.MAX_TEXT_BYTES", 4)
+    monkeypatch.setattr("lahja_capn.binding.scalars.MAX_TEXT_BYTES", 4)
     with pytest.raises(Exception, match="at most 4 bytes"):
         TextType().convert("ééé")
 
 
 def test_data_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lahja_capn.binding.fieldtypes.MAX_BLOB_BYTES", 4)
+    monkeypatch.setattr("lahja_capn.binding.scalars.MAX_BLOB_BYTES", 4)
     monkeypatch.setattr("lahja_capn.binding.anypointer.MAX_BLOB_BYTES", 4)
     monkeypatch.setattr("lahja_capn.binding.fieldtypes.MAX_LIST_ITEMS", 4)
     for fields in (
