@@ -242,7 +242,7 @@ class Bus:
             if sum(connection.session.queued_bytes for connection in up) <= limit:
                 return
             fullest = max(up, key=lambda connection: connection.session.queued_bytes)
-            await fullest.room(self._limits.too_slow_s, below_bytes=fullest.session.queued_bytes)
+            await fullest.less_queued(self._limits.too_slow_s)
 
     async def _settle(
         self,
@@ -441,8 +441,8 @@ class Bus:
         segments = event_type.encode(item)
         too_large: FrameTooLarge | None = None
         for connection in peers:
-            if not connection.session.has_room:
-                await connection.room(self._limits.too_slow_s)
+            if not connection.session.has_request_room:
+                await connection.room_for_request(self._limits.too_slow_s)
             if connection.closed is not None:
                 pending.asked((connection.serial, 0), connection.name)
                 pending.responder_gone((connection.serial, 0), connection.closed.text or "disconnected")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import anyio
@@ -23,6 +23,7 @@ from ..session import (
     PeerDropped,
     PeerHello,
     PeerUp,
+    Policy,
     ResponseArrived,
     Session,
     SubscriptionsApplied,
@@ -46,20 +47,24 @@ READS_PER_TURN = 16
 JOIN_BELOW_BYTES = 64 * 1024
 
 
-class Owner(Protocol):
-    """What a connection tells its endpoint."""
-
-    def on_hello(self, connection: Connection) -> None: ...
-
-    def on_up(self, connection: Connection) -> None: ...
-
-    def on_subscriptions(self, connection: Connection) -> None: ...
+class Traffic(Protocol):
+    """Where a connection hands what it received."""
 
     def on_arrived(self, connection: Connection, arrived: Arrived) -> None: ...
 
     def on_response(self, connection: Connection, response: ResponseArrived) -> None: ...
 
     def on_failed(self, connection: Connection, failed: FailedArrived) -> None: ...
+
+
+class Owner(Protocol):
+    """What a connection tells its endpoint about itself."""
+
+    def on_hello(self, connection: Connection) -> None: ...
+
+    def on_up(self, connection: Connection) -> None: ...
+
+    def on_subscriptions(self, connection: Connection) -> None: ...
 
     def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None: ...
 
@@ -93,6 +98,7 @@ class Connection:
         "_runtime",
         "_scope",
         "_sequence_versions",
+        "_traffic",
         "_unflushed",
         "_write_closed",
         "_writer",
@@ -109,7 +115,14 @@ class Connection:
     )
 
     def __init__(
-        self, runtime: Runtime, owner: Owner, channel: Channel, session: Session, serial: int, dialed: bool
+        self,
+        runtime: Runtime,
+        owner: Owner,
+        traffic: Traffic,
+        channel: Channel,
+        session: Session,
+        serial: int,
+        dialed: bool,
     ) -> None:
         self.serial = serial
         self.session = session
@@ -125,6 +138,7 @@ class Connection:
         self.last_progress = time.monotonic()
         self._runtime = runtime
         self._owner = owner
+        self._traffic = traffic
         self._channel = channel
         self._scope: anyio.CancelScope | None = None
         self._out: list[Buffer] = []
@@ -205,6 +219,7 @@ class Connection:
         """Hand everything that has arrived to the session, and on to the endpoint."""
         session = self.session
         receive_into = self._channel.receive_into
+        control = False
         for _ in range(READS_PER_TURN):
             if session.is_closed or self._ended:
                 break
@@ -215,20 +230,27 @@ class Connection:
                 break
             except OSError as error:
                 session.connection_lost(time.monotonic(), error.strerror or str(error))
+                control = True
                 break
             if count == 0:
                 session.receive_eof(time.monotonic())
+                control = True
                 break
             full = count == len(buffer)
             # The view pins the session's buffer: release it before the session may move what lies there.
             buffer.release()
             session.bytes_received(count, time.monotonic())
-            self._dispatch()
+            if self._dispatch():
+                control = True
             if self._heard_waiters:
                 self._heard_waiters = _wake_all(self._heard_waiters)
             if not full:
                 break
-        self._after_input()
+        if control:
+            self._after_input()
+        elif session.has_output:
+            # Events and responses alone bring no deadline nearer.
+            self.flush()
 
     async def heard(self) -> None:
         """Wait until the next byte from the peer, or the end of the connection."""
@@ -248,14 +270,22 @@ class Connection:
         if deadline is not None:
             self._owner.on_deadline(deadline)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self) -> bool:
+        """Pass on what the session made of the input. True if that was more than events and responses."""
         owner = self._owner
+        traffic = self._traffic
+        control = False
         for event in self.session.take_events():
             kind = type(event)
             if kind is Arrived:
-                owner.on_arrived(self, event)  # type: ignore[arg-type]  # exact type, tested above
-            elif isinstance(event, ResponseArrived):
-                owner.on_response(self, event)
+                traffic.on_arrived(self, event)  # type: ignore[arg-type]  # exact type, tested above
+                continue
+            if kind is ResponseArrived:
+                traffic.on_response(self, event)  # type: ignore[arg-type]
+                continue
+            control = True
+            if isinstance(event, FailedArrived):
+                traffic.on_failed(self, event)
             elif isinstance(event, SubscriptionsApplied):
                 version = self._sequence_versions.pop(event.sequence, 0)
                 for sequence in [s for s in self._sequence_versions if s < event.sequence]:
@@ -264,8 +294,6 @@ class Connection:
                 owner.on_subscriptions(self)
             elif isinstance(event, SubscriptionsChanged):
                 owner.on_subscriptions(self)
-            elif isinstance(event, FailedArrived):
-                owner.on_failed(self, event)
             elif isinstance(event, PeerHello):
                 owner.on_hello(self)
             elif isinstance(event, PeerUp):
@@ -280,6 +308,7 @@ class Connection:
                 self.is_up = False
                 owner.on_closed(self, event)
                 self._wake_all_waiters()
+        return control
 
     def handle_time(self, now: float) -> float:
         """Act on deadlines that are due; return the next one, infinity if there is none."""
@@ -345,6 +374,9 @@ class Connection:
             self._read_what_is_left(error)
         finally:
             self._flushing = False
+        if self.session.policy is not Policy.WAIT:
+            # Something may have been dropped, even for an event that was queued: the peer is told, some time.
+            self.check_deadline()
         if self._room_waiters:
             self._room_waiters = _wake_all(self._room_waiters)
 
@@ -356,6 +388,8 @@ class Connection:
         while True:
             out = self._out
             if not out:
+                if not session.has_output:
+                    break
                 out = self._out = _joined(session.data_to_send())
                 if not out:
                     break
@@ -420,20 +454,38 @@ class Connection:
         self.session.accept(subscriptions, False)
         self.wake_writer()
 
-    async def room(self, too_slow_s: float, below_bytes: int | None = None) -> None:
-        """Wait until another event can be queued (or less than ``below_bytes`` are), or the connection has ended.
+    async def room(self, too_slow_s: float) -> None:
+        """Wait until another event can be queued, or the connection has ended.
 
         A peer that takes no byte for ``too_slow_s`` is disconnected: it must not hold its publisher for ever.
         """
         session = self.session
-        while self.closed is None and not (
-            session.has_room if below_bytes is None else session.queued_bytes < below_bytes
-        ):
-            patience = self.last_progress + too_slow_s - time.monotonic()
+        await self._wait_to_send(lambda: session.has_room, too_slow_s)
+
+    async def room_for_request(self, too_slow_s: float) -> None:
+        """Wait until a request can be queued, or the connection has ended.
+
+        Requests have a credit window and room of their own, and overtake events. Events that wait for the
+        peer's handlers must not hold them back: those handlers may be waiting for a request to us.
+        """
+        session = self.session
+        await self._wait_to_send(lambda: session.has_request_room, too_slow_s)
+
+    async def less_queued(self, too_slow_s: float) -> None:
+        """Wait until less is queued than now, or the connection has ended."""
+        session = self.session
+        queued_bytes = session.queued_bytes
+        await self._wait_to_send(lambda: session.queued_bytes < queued_bytes, too_slow_s)
+
+    async def _wait_to_send(self, enough: Callable[[], bool], too_slow_s: float) -> None:
+        # A peer from which nobody wanted anything did not fail to take it.
+        since = time.monotonic()
+        while self.closed is None and not enough():
+            patience = max(self.last_progress, since) + too_slow_s - time.monotonic()
             if patience <= 0:
                 self.say_goodbye(
                     "tooSlow",
-                    f"took no byte for {too_slow_s:g} s while {session.queued_bytes} bytes were queued",
+                    f"took no byte for {too_slow_s:g} s while {self.session.queued_bytes} bytes were queued",
                 )
                 return
             waiter = self._runtime.new_waiter()

@@ -128,7 +128,8 @@ class Inbox:
                     self._drop(queue.popleft())
             elif self._policy is not Policy.WAIT:
                 self._drop(item)
-                if self._policy is Policy.DISCONNECT:
+                # Only what came from a peer has a grant; the origin alone may name one whose event we sent on.
+                if self._policy is Policy.DISCONNECT and item.grant is not None:
                     self._disconnect(item.event, self.event_type)
                 return False
         queue.append(item)

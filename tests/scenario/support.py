@@ -16,7 +16,8 @@ import anyio.lowlevel
 
 from lahja_capn import BaseEvent, ConnectionConfig, EndpointAPI, Limits
 from lahja_capn.binding import event_type
-from lahja_capn.session import Closed, LocalEndpoint, PeerHello, Session, WireTable
+from lahja_capn.session import Arrived, Closed, LocalEndpoint, PeerHello, Session, WireTable
+from lahja_capn.wire import FrameKind
 from tests.conftest import Runtime
 
 # Far longer than anything takes; a condition that is not true by then never will be.
@@ -113,6 +114,8 @@ class RawPeer:
         local = LocalEndpoint(name=name, instance=os.urandom(16), limits=self.limits, keepalive_s=0)
         self.session = Session(local, self.table, connector=True, now=time.monotonic())
         self.events: list[Any] = []
+        # Whether it gives the credit of what it reads back.
+        self.gives_credit = True
         self._subscriptions = [event_type(cls).type_id for cls in subscriptions]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Small, so that a peer that does not read is felt early.
@@ -126,6 +129,11 @@ class RawPeer:
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the events that have arrived."""
+        return [event.event_type.open(event.segments).number for event in self.of(Arrived)]
 
     async def write(self) -> None:
         while buffers := self.session.data_to_send():
@@ -158,6 +166,11 @@ class RawPeer:
                     self.events.append(event)
                     if isinstance(event, PeerHello):
                         self.session.accept(self._subscriptions)
+                    elif isinstance(event, Arrived) and self.gives_credit:
+                        if event.kind == FrameKind.REQUEST:
+                            self.session.return_request_credit(event.size)
+                        else:
+                            self.session.return_event_credit(event.size)
 
     async def connect(self) -> None:
         """Go through the handshake."""

@@ -145,7 +145,7 @@ async def test_aclose_discards_what_is_queued(runtime: Runtime) -> None:
 @scenario
 async def test_stream_as_context_is_closed_at_its_end(runtime: Runtime) -> None:
     async with runtime.endpoint_class("alone").run() as endpoint:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012 - the error passes through it
             async with endpoint.stream(Count):
                 assert endpoint.get_subscribed_events() == {Count}
                 raise KeyError
