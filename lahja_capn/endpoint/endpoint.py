@@ -460,7 +460,7 @@ class Endpoint(EndpointAPI):
                     await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
                 if peers.is_connected_to(name):
                     return
-            raise rejection(closed, name, self.name)
+            raise rejection(closed, name, self.name, config.path)
 
     async def _open_channel(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
         """A channel to whoever serves at the path; None if the peer connected to us in the meantime."""

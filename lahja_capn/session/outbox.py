@@ -73,6 +73,7 @@ class Outbox:
         "event_window",
         "policy",
         "queued_bytes",
+        "queued_request_bytes",
         "request_window",
         "requests_sent_to",
     )
@@ -90,6 +91,7 @@ class Outbox:
         # (size, type id, buffers)
         self._events: deque[tuple[int, int, Buffers]] = deque()
         self.queued_bytes = 0
+        self.queued_request_bytes = 0
         # Events dropped since the peer was last told, by type id.
         self.drops: dict[int, int] = {}
         # Numbers of requests whose answers were pulled; the session empties it.
@@ -98,8 +100,17 @@ class Outbox:
         self.requests_sent_to = 0
 
     @property
+    def is_empty(self) -> bool:
+        return not (self._first or self._events or self._requests)
+
+    @property
     def has_room(self) -> bool:
         return self.queued_bytes < self._limit
+
+    @property
+    def has_request_room(self) -> bool:
+        """Requests have room of their own: a queue full of events must not hold them back."""
+        return self.queued_request_bytes < self._limit
 
     @property
     def queued_frames(self) -> int:
@@ -129,6 +140,7 @@ class Outbox:
     def put_request(self, number: int, size: int, buffers: Buffers) -> None:
         self._requests.append((size, number, buffers))
         self.queued_bytes += size
+        self.queued_request_bytes += size
 
     def offer_event(self, type_id: int, size: int, buffers: Buffers) -> Offer:
         """Queue an event if the policy lets it in."""
@@ -159,6 +171,7 @@ class Outbox:
             if queued == number:
                 del self._requests[index]
                 self.queued_bytes -= size
+                self.queued_request_bytes -= size
                 return True
         return False
 
@@ -196,6 +209,7 @@ class Outbox:
                 total += size
                 balance -= size
                 self.queued_bytes -= size
+                self.queued_request_bytes -= size
                 counters.requests_sent += 1
             self.request_window.charge(balance)
         events = self._events
@@ -226,7 +240,7 @@ class Outbox:
         self._requests.clear()
         self._events.clear()
         self.drops.clear()
-        self.queued_bytes = 0
+        self.queued_bytes = self.queued_request_bytes = 0
 
     def _drop_oldest(self) -> None:
         while self._events and self.queued_bytes >= self._limit:

@@ -53,11 +53,14 @@ class ReceivingSession(SessionCore):
         decoder = self._decoder
         decoder.bytes_received(count)
         try:
-            while self._state is State.UP or self._state is State.HANDSHAKE:
+            while (before := self._state) is State.UP or before is State.HANDSHAKE:
                 frames = decoder.frames()
                 if not frames:
                     return
                 self._take(frames)
+                if before is self._state is State.UP and decoder.is_between_frames:
+                    # Nothing is left that a state reached meanwhile would allow to be read: spare the look.
+                    return
         except LahjaError as error:
             self._fail(error, now)
         decoder.discard()

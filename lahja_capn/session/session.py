@@ -111,6 +111,23 @@ class Session(ReceivingSession):
 
     # --- bytes out ------------------------------------------------------------------------------------
 
+    @property
+    def has_output(self) -> bool:
+        """False if ``data_to_send`` would return nothing: a look that costs a fraction of the call.
+
+        True does not promise anything: what is queued may wait for credit.
+        """
+        return (
+            not self._outbox.is_empty
+            or self._credit_due
+            or self._declared < len(self._table.rows)
+            or self._ack_due > 0
+            or self._pong_due
+            or self._ping_due
+            or self._hello is not None
+            or self._goodbye is not None
+        )
+
     def data_to_send(self, max_bytes: int = MIB) -> list[Buffer]:
         """Return the next buffers, to be sent in order; [] if nothing may be sent now.
 
@@ -327,8 +344,13 @@ class Session(ReceivingSession):
         return self._outbox.queued_frames
 
     @property
+    def has_request_room(self) -> bool:
+        """True if the next request would be queued within the limit, which counts requests alone."""
+        return self._outbox.has_request_room
+
+    @property
     def has_room(self) -> bool:
-        """True if the next event would be queued whatever the policy; the same room is for requests."""
+        """True if the next event would be queued whatever the policy."""
         return self._outbox.has_room
 
     @property
