@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .binding import (
+    OPTIONAL,
     AnyPointer,
     BaseEvent,
     BaseRequestResponseEvent,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "OPTIONAL",
     "AddressInUse",
     "AnyPointer",
     "AsyncioEndpoint",
@@ -127,7 +129,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Importing the package must not need trio, which is an extra.
     if name == "TrioEndpoint":
-        from .runtime.on_trio import TrioEndpoint
-
+        try:
+            from .runtime.on_trio import TrioEndpoint
+        except ModuleNotFoundError as error:
+            if error.name not in ("trio", "outcome"):
+                raise
+            raise ModuleNotFoundError(
+                "TrioEndpoint needs trio, which is not installed: pip install 'lahja_capn[trio]'",
+                name=error.name,
+            ) from error
         return TrioEndpoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -40,6 +40,11 @@ logger = logging.getLogger("lahja_capn.endpoint")
 # nothing, so without this a loop of them would keep the event loop to itself.
 LOCAL_TURN_EVENTS = 128
 
+# An attribute of an enum costs several times a global, and these are looked up for every event.
+_EVENT = int(FrameKind.EVENT)
+_REQUEST = int(FrameKind.REQUEST)
+_QUEUED = Offer.QUEUED
+
 # The serial of no connection: reply addresses of requests that this endpoint sent to itself.
 LOCAL = 0
 
@@ -194,7 +199,9 @@ class Bus:
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
             return
-        route = self._route(event_type, config)
+        route = self._routes.get(event_type) if config is None else None
+        if route is None:
+            route = self._route(event_type, config)
         peers = route.peers
         inboxes = route.inboxes
         if not peers and not inboxes:
@@ -204,14 +211,13 @@ class Bus:
         if event._origin is None:
             event._bind(self.name, None)
         if peers:
-            segments = event_type.encode(event)
-            buffers = encode_frame(route.wire_id, FrameKind.EVENT, 0, segments)
-            size = frame_size(buffers)
+            buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
+            size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
             turn_over = False
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
                 offer = connection.session.offer_event(event_type, size, buffers)
-                if offer is Offer.QUEUED:
+                if offer is _QUEUED:
                     turn_over = connection.queued(size) or turn_over
                 elif refused is None:
                     refused = [(connection, offer)]
@@ -348,7 +354,7 @@ class Bus:
         inboxes = self.subscriptions.get(event_type)
         session = connection.session
         size = arrived.size
-        if arrived.kind == FrameKind.REQUEST:
+        if arrived.kind == _REQUEST:
             self._on_request(connection, arrived, inboxes or ())
             return
         if not inboxes:
