@@ -83,6 +83,7 @@ class Transport(Protocol):
 
         Raises:
             SocketPathTooLong: the address cannot exist on this system.
+            ConnectionAttemptRejected: who listens there may not be connected to.
             OSError: it will not work later either (for example no permission).
         """
 

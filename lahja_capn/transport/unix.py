@@ -1,7 +1,7 @@
 """Unix sockets: the transport between processes of one machine.
 
 A socket file is 0600 from the moment a connection can succeed, its folder 0700 when we make it, and a peer of
-another user is refused by the kernel's word (``SO_PEERCRED``), not by its own.
+another user, on either side, is refused by the kernel's word (``SO_PEERCRED``), not by its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
-from ..errors import AddressInUse, SocketPathTooLong
+from ..errors import AddressInUse, ConnectionAttemptRejected, SocketPathTooLong
 
 logger = logging.getLogger("lahja_capn.transport")
 
@@ -120,7 +120,7 @@ class UnixListener:
                     "%s: refused a connection of user %d; allowed are %s",
                     self._path,
                     uid,
-                    ", ".join(map(str, sorted(self._allowed_uids))),
+                    _listed(self._allowed_uids),
                 )
                 sock.close()
                 return None
@@ -132,20 +132,21 @@ class UnixListener:
     def close(self) -> None:
         if self._socket.fileno() == -1:
             return
+        # While we still listen nobody else can take the file for a stale one and put his own in its place.
+        if os.getpid() == self._owner_pid:
+            with contextlib.suppress(OSError):
+                status = os.stat(self._path)
+                if (status.st_dev, status.st_ino) == self._identity:
+                    os.unlink(self._path)
         self._socket.close()
-        if os.getpid() != self._owner_pid:
-            return
-        with contextlib.suppress(OSError):
-            status = os.stat(self._path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self._path)
 
 
 class UnixTransport:
     """Connects and serves at the paths of socket files.
 
     Args:
-        allowed_uids: users that may connect; by default the one this process runs as.
+        allowed_uids: users that may connect, and whose endpoints may be connected to; by default the one this
+            process runs as.
     """
 
     # End of stream tells of a dead process at once; keepalive is for a frozen one.
@@ -158,8 +159,7 @@ class UnixTransport:
         path = Path(address)
         raw = check_path(path)
         folder = path.parent
-        if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(folder)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bound = False
         try:
@@ -187,6 +187,12 @@ class UnixTransport:
             # A Unix socket connects at once or not at all; EAGAIN is a full backlog.
             code = sock.connect_ex(raw)
             if code == 0:
+                uid = peer_uid(sock)
+                if uid not in self._allowed_uids:
+                    raise ConnectionAttemptRejected(
+                        f"{os.fspath(address)!r} is served by a process of user {uid}; allowed are "
+                        f"{_listed(self._allowed_uids)}. Run both as the same user, or correct the path."
+                    )
                 return SocketChannel(sock)
             if code in _NOBODY_THERE:
                 sock.close()
@@ -210,6 +216,21 @@ def peer_uid(sock: socket.socket) -> int:
     raw = sock.getsockopt(0, 1, 76)  # pragma: no cover
     darwin_uid: int = struct.unpack_from("=II", raw)[1]  # pragma: no cover
     return darwin_uid  # pragma: no cover
+
+
+def _listed(uids: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(uids)))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, each closed to other users whatever the umask says."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    # mkdir(parents=True) would give its mode to the last one only: whoever may write above it may replace it.
+    for part in reversed(missing):
+        part.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager
