@@ -135,9 +135,9 @@ class HandshakeError(RemoteProtocolError):
 
 
 class UnsupportedVersion(HandshakeError):
-    """The peer speaks another protocol version. Attributes: ``theirs``, ``ours``."""
+    """The peer speaks another protocol version. Attributes: ``theirs`` (None if it did not say), ``ours``."""
 
-    theirs: int
+    theirs: int | None
     ours: int
 
 
@@ -251,7 +251,7 @@ class RequestFailed(LahjaError):
     """Every responder failed. Attributes: ``request``, ``failures`` (one :class:`ResponderFailure` each)."""
 
     request: str
-    failures: tuple["ResponderFailure", ...]
+    failures: tuple[ResponderFailure, ...]
 
 
 class ResponderFailure:

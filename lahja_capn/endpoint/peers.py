@@ -22,13 +22,14 @@ from ..binding import EventType, find_event_type
 from ..errors import (
     ConnectionAttemptRejected,
     DuplicateConnection,
-    HandshakeError,
     LahjaError,
     NameInUse,
     RemoteDisconnected,
+    UnsupportedVersion,
     WrongName,
 )
 from ..session import Closed, LocalEndpoint
+from ..session.local import PROTOCOL_VERSION
 from ..wire.limits import Limits
 from .changes import Changes
 from .connection import Connection
@@ -209,12 +210,10 @@ class Peers:
         return {event_type.event_class for event_type in found if event_type is not None}
 
 
-def rejection(closed: Closed, peer: str, own: str) -> LahjaError:
+def rejection(closed: Closed, peer: str, own: str, address: object) -> LahjaError:
     """The error that a refused or broken-off attempt to connect raises."""
     error = closed.error
-    if isinstance(error, HandshakeError):
-        return error
-    where = f"{own!r} could not connect to {peer!r}"
+    where = f"{own!r} could not connect to {peer!r} at {str(address)!r}"
     if closed.code == "wrongName":
         got = str(getattr(error, "got", "")) or "another name"
         return WrongName(
@@ -235,13 +234,26 @@ def rejection(closed: Closed, peer: str, own: str) -> LahjaError:
     if closed.code in ("duplicate", "replaced"):
         return DuplicateConnection(f"{where}: {closed.text}", peer=peer, code=closed.code)
     if isinstance(error, LahjaError):
-        return error
+        # The session knows what came, and not where from.
+        return type(error)(f"{where}: {error}", **{**error.facts, "peer": peer})
+    if closed.code == "unsupportedVersion":
+        return UnsupportedVersion(
+            f"{where}: it does not speak protocol version {PROTOCOL_VERSION} ({closed.text}). Run versions of "
+            "the library that share one.",
+            peer=peer,
+            code=closed.code,
+            theirs=None,
+            ours=PROTOCOL_VERSION,
+        )
     if closed.code:
         return ConnectionAttemptRejected(
-            f"{where}: refused with {closed.code}: {closed.text}", peer=peer, code=closed.code
+            f"{where}: refused with {closed.code}: {closed.text or 'no reason given'}",
+            peer=peer,
+            code=closed.code,
         )
     return RemoteDisconnected(
-        f"{where}: it closed the connection during the handshake ({closed.text or 'no reason given'})",
+        f"{where}: it closed the connection during the handshake ({closed.text or 'no reason given'}). Look at "
+        "its log, and whether a lahja_capn endpoint serves there.",
         peer=peer,
         reason=closed.text,
     )
