@@ -210,6 +210,8 @@ class BaseRequestResponseEvent(BaseEvent, Generic[TResponse]):
 
     __slots__ = ()
 
+    _response_type: ClassVar[Any] = None
+
     @classmethod
     def expected_response_type(cls) -> type[TResponse]:
         """Return the class of the response. A class may override this instead of giving a type argument.
@@ -217,6 +219,10 @@ class BaseRequestResponseEvent(BaseEvent, Generic[TResponse]):
         Raises:
             BindError: there is no type argument, or it is a name that means no event class (yet).
         """
-        from lahja_capn.binding.responses import response_type
+        found = cls.__dict__.get("_response_type")
+        if found is None:
+            from lahja_capn.binding.responses import response_type
 
-        return response_type(cls)  # type: ignore[return-value]
+            # Asked for with every request: once found it stays, on this very class.
+            found = cls._response_type = response_type(cls)
+        return found  # type: ignore[return-value]

@@ -19,8 +19,8 @@ class FutureWaiter:
 
     __slots__ = ("_future",)
 
-    def __init__(self) -> None:
-        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[Any] = loop.create_future()
 
     def wake(self, value: Any) -> None:
         if not self._future.done():
@@ -64,6 +64,10 @@ class AsyncioRuntime:
     name = "asyncio"
     cancelled_error: type[BaseException] = asyncio.CancelledError
 
+    def __init__(self) -> None:
+        # An endpoint lives in one loop; asking which one it is for every wake-up would cost more than the rest.
+        self._loop: asyncio.AbstractEventLoop | None = None
+
     def is_task_cancelled(self) -> bool:
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
@@ -78,7 +82,10 @@ class AsyncioRuntime:
             ) from None
 
     def new_waiter(self) -> FutureWaiter:
-        return FutureWaiter()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        return FutureWaiter(loop)
 
     async def wait_readable(self, descriptor: int) -> None:
         await anyio.wait_readable(descriptor)
