@@ -592,6 +592,10 @@ class Endpoint(EndpointAPI):
         queue: int = DEFAULT_QUEUE_EVENTS,
     ) -> Subscription:
         self._check()
+        if not callable(handler):
+            raise TypeError(
+                f"subscribe() takes a handler, a function to call with each event, got {handler!r}"
+            )
         inbox = HandlerInbox(
             self._runtime,
             event_type_of(event_type),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..binding import BaseEvent, EventType
+from ..errors import ConfigError
 from ..session import Policy
 from .needs import Runtime, Waiter
 from .requests import OpenRequest
@@ -91,6 +92,8 @@ class Inbox:
         close: Callable[[Inbox], None],
         disconnect: Callable[[BaseEvent, EventType], None],
     ) -> None:
+        if type(limit) is not int or limit < 1:
+            raise ConfigError(f"queue is a whole number of events, at least 1, got {limit!r}")
         self.event_type = event_type
         self.closed = False
         self.version = 0
