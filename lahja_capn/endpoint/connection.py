@@ -382,23 +382,34 @@ class Connection:
 
     def _flush(self) -> None:
         session = self.session
-        send = self._channel.send
+        channel = self._channel
         if self._pending_add or self._pending_remove:
             self._send_subscriptions()
+        out = self._out
         while True:
-            out = self._out
             if not out:
-                if not session.has_output:
-                    break
-                out = self._out = _joined(session.data_to_send())
+                out = session.data_to_send()
                 if not out:
                     break
-            sent = send(out)
+                if len(out) > 1:
+                    out = _joined(out)
+                self._out = out
+            if len(out) == 1:
+                # By far the usual case: everything joined into one buffer, all of it taken.
+                (buffer,) = out
+                sent = channel.send(buffer)
+                if sent == len(buffer):
+                    self._out = out = []
+                else:
+                    out[0] = memoryview(buffer)[sent:]
+            else:
+                _advance(out, channel.send_many(out))
             self.last_progress = time.monotonic()
-            _advance(out, sent)
+            if not out and not session.has_output:
+                break
         if session.send_finished and not self._write_closed:
             self._write_closed = True
-            self._channel.close_write()
+            channel.close_write()
 
     def _read_what_is_left(self, error: OSError) -> None:
         session = self.session

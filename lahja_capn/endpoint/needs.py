@@ -23,21 +23,29 @@ class Channel(Protocol):
     def fileno(self) -> int:
         """The descriptor to wait on."""
 
-    def receive_into(self, buffer: memoryview) -> int:
-        """Receive at most ``len(buffer)`` bytes; 0 is end of stream.
+    @property
+    def receive_into(self) -> Callable[[memoryview], int]:
+        """Receives at most as many bytes as the buffer has room for; 0 is end of stream.
+
+        This and ``send`` are looked up once and called for every message, so they may be the bound methods of
+        what lies below.
 
         Raises:
             BlockingIOError: nothing is there yet.
             OSError: the connection is lost.
         """
 
-    def send(self, buffers: Sequence[Buffer]) -> int:
-        """Send as much of ``buffers``, in order, as the other side takes now; returns the bytes taken.
+    @property
+    def send(self) -> Callable[[Buffer], int]:
+        """Sends as much of a buffer as the other side takes now; returns the bytes taken.
 
         Raises:
             BlockingIOError: it takes nothing now.
             OSError: the connection is lost.
         """
+
+    def send_many(self, buffers: Sequence[Buffer]) -> int:
+        """``send`` for several buffers, in order."""
 
     def close_write(self) -> None:
         """Tell the other side that no more comes. Never raises."""

@@ -16,7 +16,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from typing_extensions import Buffer
@@ -66,7 +66,7 @@ def check_path(path: Path) -> bytes:
 class SocketChannel:
     """A connected stream socket that never blocks."""
 
-    __slots__ = ("_fileno", "_socket")
+    __slots__ = ("_fileno", "_socket", "receive_into", "send")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -75,16 +75,13 @@ class SocketChannel:
                 sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         self._socket = sock
         self._fileno = sock.fileno()
+        self.receive_into: Callable[[memoryview], int] = sock.recv_into
+        self.send: Callable[[Buffer], int] = sock.send
 
     def fileno(self) -> int:
         return self._fileno
 
-    def receive_into(self, buffer: memoryview) -> int:
-        return self._socket.recv_into(buffer)
-
-    def send(self, buffers: Sequence[Buffer]) -> int:
-        if len(buffers) == 1:
-            return self._socket.send(buffers[0])
+    def send_many(self, buffers: Sequence[Buffer]) -> int:
         return self._socket.sendmsg(buffers[:MAX_BUFFERS])
 
     def close_write(self) -> None:

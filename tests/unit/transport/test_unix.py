@@ -445,8 +445,8 @@ def receive_all(channel: SocketChannel, count: int) -> bytes:
 
 def test_buffers_arrive_in_order_one_or_many(channels: tuple[SocketChannel, SocketChannel]) -> None:
     one, two = channels
-    assert one.send([b"alone"]) == 5
-    assert one.send([b"ab", bytearray(b"cd"), memoryview(b"ef")]) == 6
+    assert one.send(b"alone") == 5
+    assert one.send_many([b"ab", bytearray(b"cd"), memoryview(b"ef")]) == 6
     assert receive_all(two, 11) == b"aloneabcdef"
 
 
@@ -454,7 +454,7 @@ def test_more_buffers_than_the_system_takes_are_sent_in_part(
     channels: tuple[SocketChannel, SocketChannel],
 ) -> None:
     one, two = channels
-    assert one.send([b"x"] * 2000) == unix.MAX_BUFFERS
+    assert one.send_many([b"x"] * 2000) == unix.MAX_BUFFERS
     assert receive_all(two, unix.MAX_BUFFERS) == b"x" * unix.MAX_BUFFERS
 
 
@@ -462,7 +462,7 @@ def test_channel_never_blocks(channels: tuple[SocketChannel, SocketChannel]) -> 
     one, two = channels
     with pytest.raises(BlockingIOError):
         one.receive_into(memoryview(bytearray(8)))
-    block = [bytes(1 << 20)]
+    block = bytes(1 << 20)
     with pytest.raises(BlockingIOError):
         all(one.send(block) for _ in range(1000))
     two.close_write()
