@@ -584,8 +584,10 @@ def test_L11_receiver_that_does_not_take_events_holds_its_window_and_not_more(
             await server.wait_until_connected_to("client")
             stream = server.stream(Blob)
             published = await meeting.told("dropping")
+            # What was sent may still be on its way.
+            await eventually(lambda: stream.counters().queued * size >= window)
             held = stream.counters().queued
-            assert window <= held * size <= window + size
+            assert held * size <= window + size
             # Taken, they make room for others: the window is a window and not a total.
             for _ in range(held):
                 await anext(stream)

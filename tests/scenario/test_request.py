@@ -666,6 +666,7 @@ async def test_request_cancelled_before_it_was_sent_is_never_sent(
     # The peer grants no credit for requests after the first.
     async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
         async with raw_peer(server, Question, limits=Limits(request_credit_bytes=8)) as peer:
+            peer.gives_credit = False
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.request, Question(number=1))
                 tasks.start_soon(server.request, Question(number=2))
