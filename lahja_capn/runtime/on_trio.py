@@ -116,15 +116,26 @@ class TrioRuntime:
                 try:
                     yield
                 except BaseException as error:
+                    if nursery.cancel_scope.cancel_called:
+                        # main failed, or Ctrl-C hit one of its tasks, and this is only the nursery's cancelling.
+                        raise
                     body_error = error
         except BaseException as error:
             # While it waited for main the caller was cancelled: its body's own error says more.
             if body_error is None:
-                if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                    raise error.exceptions[0] from None
+                if isinstance(error, BaseExceptionGroup):
+                    raise _one_of(error) from None
                 raise
         if body_error is not None:
             raise body_error
+
+
+def _one_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What to raise in place of a nursery's group: what went wrong, or else the cancellation."""
+    error: BaseException = group.split(trio.Cancelled)[1] or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class TrioEndpoint(Endpoint):

@@ -19,6 +19,7 @@ from lahja_capn import (
     EndpointAPI,
     InvalidEndpointName,
     LifecycleError,
+    RemoteDisconnected,
     WrongName,
 )
 from tests.conftest import Runtime
@@ -365,6 +366,54 @@ async def test_socket_file_and_folder_are_closed_to_others(runtime: Runtime, sho
     async with runtime.endpoint_class.serve(config):
         assert stat.S_IMODE(config.path.stat().st_mode) == 0o600
         assert stat.S_IMODE(config.path.parent.stat().st_mode) == 0o700
+
+
+@scenario
+async def test_server_out_of_descriptors_says_so_and_accepts_later(
+    runtime: Runtime,
+    short_tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import errno
+
+    from lahja_capn.transport.unix import UnixListener
+
+    monkeypatch.setattr("lahja_capn.endpoint.endpoint.ACCEPT_REST_S", 0.01)
+    accept = UnixListener.accept
+    failures = [errno.EMFILE, errno.ECONNABORTED, errno.EAGAIN]
+
+    def failing(self: UnixListener) -> Any:
+        if failures:
+            code = failures.pop(0)
+            raise OSError(code, os.strerror(code))
+        return accept(self)
+
+    monkeypatch.setattr(UnixListener, "accept", failing)
+    config = at(short_tmp_path, "server")
+    async with (
+        runtime.endpoint_class.serve(config) as server,
+        runtime.endpoint_class("client").run() as client,
+    ):
+        await join(client, server, config)
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert logged == ["server: cannot accept connections now: [Errno 24] Too many open files"]
+
+
+@scenario
+async def test_peer_of_another_user_is_refused(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with (
+        runtime.endpoint_class.serve(config) as server,
+        runtime.endpoint_class("client").run() as client,
+    ):
+        server._listener._allowed_uids = frozenset({os.geteuid() + 1})
+        with pytest.raises(RemoteDisconnected):
+            await client.connect_to_endpoints(config)
+        assert not server.is_connected_to("client")
+    assert f"refused a connection of user {os.geteuid()}; allowed are {os.geteuid() + 1}" in caplog.text
 
 
 @scenario

@@ -274,6 +274,31 @@ async def test_policy_of_one_peer_can_be_chosen(runtime: Runtime, short_tmp_path
             assert server.get_peer_counters()["raw"].dropped == 6
 
 
+@scenario
+async def test_peer_that_was_sent_less_than_it_wants_says_so_in_its_log(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair(runtime, short_tmp_path, server={"limits": ONE_CREDIT}, client={"limits": QUEUE}) as (
+        server,
+        client,
+    ):
+        stream = server.stream(Count)
+        await client.wait_until_endpoint_subscribed_to("server", Count)
+        await client.broadcast(Count(number=0))
+        await eventually(lambda: client.get_peer_counters()["server"].sent == 1)
+        for number in range(1, 10):
+            client.broadcast_nowait(Count(number=number))
+        dropped = client.get_peer_counters()["server"].dropped
+        assert dropped == 6
+        await eventually(lambda: server.get_peer_counters()["client"].dropped_by_peer == dropped)
+        [warning] = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
+        assert warning == (
+            "server: 'client' dropped 6 events for this endpoint, which is too slow: "
+            f"6 of {event_type(Count).type_id:#018x}"
+        )
+        await stream.aclose()
+
+
 # --- the limit of the whole endpoint -----------------------------------------------------------------------
 
 DATA = bytes(100_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -207,6 +208,27 @@ async def test_error_in_the_body_survives_a_cancellation_during_the_goodbye(
                 async with raw_peer(server):
                     scope.cancel()
                     raise OwnError
+    assert server.is_stopped
+    assert list(short_tmp_path.iterdir()) == []
+
+
+@scenario
+async def test_cancelled_while_it_says_goodbye_ends_at_once(runtime: Runtime, short_tmp_path: Path) -> None:
+    config = at(short_tmp_path, "server")
+    ended = []
+    async with contextlib.AsyncExitStack() as stack:
+        with anyio.CancelScope() as scope:
+            try:
+                async with runtime.endpoint_class.serve(config, limits=Limits(close_timeout_s=60)) as server:
+                    # A peer that never answers the goodbye.
+                    await stack.enter_async_context(raw_peer(server))
+                    scope.cancel()
+            except BaseException as error:
+                # Cancelled, and in no group.
+                ended.append(type(error))
+                raise
+    assert scope.cancelled_caught
+    assert ended == [server._runtime.cancelled_error]
     assert server.is_stopped
     assert list(short_tmp_path.iterdir()) == []
 

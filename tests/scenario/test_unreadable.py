@@ -1,0 +1,137 @@
+"""Events whose class reads its own bytes and cannot: one event is lost, loudly, and nothing else suffers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lahja_capn import BaseEvent, BaseRequestResponseEvent, EventFieldError, Limits, RequestFailed, bind
+from tests.conftest import Runtime
+from tests.scenario.events import Count
+from tests.scenario.support import Collector, eventually, pair, scenario
+
+
+class Word(BaseEvent):
+    """Text that is unreadable if it is "bad"."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def serialize(self) -> bytes:
+        return self.text.encode()
+
+    @classmethod
+    def deserialize(cls, data: bytes) -> Any:
+        text = bytes(data).decode()
+        if text == "bad":
+            raise ValueError("a bad word")
+        return cls(text)
+
+
+@bind(type_id=0x9D1FB3A4C5E60718)
+class Said(Word):
+    pass
+
+
+@bind(type_id=0x9D1FB3A4C5E60719)
+class Asked(Word, BaseRequestResponseEvent[Said]):
+    pass
+
+
+class Words(Collector):
+    @property
+    def texts(self) -> list[str]:
+        return [event.text for event in self.events]
+
+
+@scenario
+async def test_custom_serialization_travels(runtime: Runtime, short_tmp_path: Path) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+        one, two = Words(), Words()
+        server.subscribe(Said, one)
+        await server.subscribe(Said, two).acknowledged()
+        await client.broadcast(Said("hello"))
+        await eventually(lambda: two.events)
+        assert one.texts == two.texts == ["hello"]
+        assert one.events[0].get_origin() == "client"
+
+
+@scenario
+async def test_unreadable_event_is_logged_and_the_next_ones_arrive(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A window far smaller than all of them together: the unreadable ones give their credit back too.
+    limits = Limits(event_credit_bytes=200)
+    async with pair(runtime, short_tmp_path, server={"limits": limits}) as (server, client):
+        got, other = Words(), Collector()
+        server.subscribe(Count, other)
+        await server.subscribe(Said, got).acknowledged()
+        for _ in range(20):
+            await client.broadcast(Said("bad"))
+        await client.broadcast(Said("good"))
+        await client.broadcast(Count(number=1))
+        assert await other.until(1) == [1]
+        await eventually(lambda: got.events)
+        assert got.texts == ["good"]
+        logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(logged) == 20
+        assert logged[0].startswith("server: Said from client cannot be read: ")
+        assert "a bad word" in logged[0]
+
+
+@scenario
+async def test_unreadable_request_fails_at_the_requester(runtime: Runtime, short_tmp_path: Path) -> None:
+    limits = Limits(request_credit_bytes=200)
+    async with pair(runtime, short_tmp_path, server={"limits": limits}) as (server, client):
+
+        async def answer(asked: Asked) -> None:
+            await server.respond(asked, Said("yes"))
+
+        await server.subscribe(Asked, answer).acknowledged()
+        for _ in range(20):
+            with pytest.raises(RequestFailed) as raised:
+                await client.request(Asked("bad"))
+        [failure] = raised.value.failures
+        assert (failure.endpoint, failure.code, failure.type_name) == (
+            "server",
+            "unreadable",
+            "EventFieldError",
+        )
+        assert "a bad word" in failure.text
+        assert (await client.request(Asked("good"))).text == "yes"
+        assert server._peers.up["client"].open_requests == {}
+
+
+@scenario
+async def test_unreadable_response_raises_at_the_requester(runtime: Runtime, short_tmp_path: Path) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+
+        async def answer(asked: Asked) -> None:
+            await server.respond(asked, Said(asked.text[::-1]))
+
+        await server.subscribe(Asked, answer).acknowledged()
+        with pytest.raises(EventFieldError, match="a bad word"):
+            await client.request(Asked("dab"))
+        assert (await client.request(Asked("doog"))).text == "good"
+        assert client._peers.up["server"].pending == {}
+        assert len(client._bus.deadlines) == 0
+
+
+@scenario
+async def test_event_that_cannot_be_encoded_raises_and_leaves_no_request(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+        await server.subscribe(Asked, print).acknowledged()
+
+        def refuse(self: Any) -> bytes:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Word, "serialize", refuse)
+        with pytest.raises(ZeroDivisionError):
+            await client.request(Asked("x"))
+        assert client._peers.up["server"].pending == {}
+        assert len(client._bus.deadlines) == 0
