@@ -28,12 +28,16 @@ def show(name: str, process: subprocess.Popen[str], started: float, rows: list[d
     """Print a process's lines as they come; keep its rows of the summary."""
     runtime, _ = PARTS[name]
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("@row "):
-            rows.append(json.loads(line[5:]))
-        else:
-            with printing:
-                print(f"{time.monotonic() - started:6.2f} s  {name:8}{runtime:8} {line.rstrip()}", flush=True)
+    with process.stdout as lines:
+        for line in lines:
+            if line.startswith("@row "):
+                rows.append(json.loads(line[5:]))
+            else:
+                with printing:
+                    print(
+                        f"{time.monotonic() - started:6.2f} s  {name:8}{runtime:8} {line.rstrip()}",
+                        flush=True,
+                    )
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
