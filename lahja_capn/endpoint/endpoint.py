@@ -342,6 +342,8 @@ class Endpoint(EndpointAPI):
             with anyio.CancelScope() as self._listener_scope:
                 while self._listener is listener:
                     await self._runtime.wait_readable(listener.fileno())
+                    if self._listener is not listener:
+                        break  # stopped in the very turn in which somebody came
                     try:
                         channel = listener.accept()
                     except BlockingIOError:

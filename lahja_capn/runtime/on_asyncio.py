@@ -52,10 +52,14 @@ class AsyncioTasks:
 
     async def aclose(self) -> None:
         self._closed = True
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+        try:
+            # A task that has not begun would be cancelled without one line of it run, its `finally` included.
+            await asyncio.sleep(0)
+        finally:
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
 
 
 class AsyncioRuntime:

@@ -234,6 +234,39 @@ async def test_cancelled_while_it_says_goodbye_ends_at_once(runtime: Runtime, sh
 
 
 @scenario
+async def test_task_that_has_just_been_spawned_begins_and_ends(runtime: Runtime) -> None:
+    steps = []
+
+    async def task() -> None:
+        steps.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            steps.append("ended")
+
+    async with runtime.endpoint_class._runtime_class().tasks() as tasks:
+        tasks.spawn(task)
+    tasks.spawn(task)
+    await turns()
+    assert steps == ["begun", "ended"]
+
+
+@scenario
+async def test_start_in_a_scope_that_is_cancelled_already_leaves_nothing(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    endpoint = runtime.endpoint_class("alone")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with endpoint.run():
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert endpoint.is_stopped
+    with anyio.fail_after(1):
+        await endpoint.wait_stopped()
+
+
+@scenario
 async def test_connection_that_comes_at_the_moment_of_stopping_is_closed(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
