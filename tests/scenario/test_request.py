@@ -25,7 +25,7 @@ from lahja_capn import (
     UnexpectedResponse,
 )
 from lahja_capn.binding import RequestToken, event_type
-from lahja_capn.session import Arrived
+from lahja_capn.session import Arrived, FailedArrived, ResponseArrived
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Other, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
@@ -792,6 +792,29 @@ async def test_request_without_a_subscriber_any_more_fails_with_no_handler(
             subscription.unsubscribe()
         assert outcome == ["noHandler"]
         assert_nothing_open(server, client)
+
+
+@scenario
+async def test_request_right_behind_the_one_that_ended_the_subscription_fails(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+
+        def answer_and_leave(question: Question) -> None:
+            server.broadcast_nowait(Reply(number=question.number), question.broadcast_config())
+            subscription.unsubscribe()
+
+        subscription = server.subscribe(Question, answer_and_leave)
+        async with raw_peer(server) as peer:
+            peer.table.wire_id(event_type(Reply))
+            kind = event_type(Question)
+            for number in (1, 2):
+                # Both are in one write, so the second has arrived when the first is handled.
+                peer.session.send_request(kind, kind.encode(Question(number=number)))
+            await peer.read(lambda: peer.of(ResponseArrived) and peer.of(FailedArrived))
+            assert [answer.number for answer in peer.of(ResponseArrived)] == [1]
+            assert [(failed.number, failed.code) for failed in peer.of(FailedArrived)] == [(2, "noHandler")]
+            assert_nothing_open(server)
 
 
 @scenario

@@ -62,18 +62,23 @@ async def test_events_queued_at_exit_arrive_at_a_peer_that_reads_late(
 async def test_events_queued_at_an_exception_are_dropped_and_counted(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
-    config = at(short_tmp_path, "server")
-    with pytest.raises(OwnError):  # noqa: PT012 - the error passes through all of it
-        async with runtime.endpoint_class.serve(config) as server:
-            async with raw_peer(server, Blob):
-                for number in range(5):
-                    await server.broadcast(Blob(number=number, data=bytes(1_000_000)))
+    async with anyio.create_task_group() as tasks, contextlib.AsyncExitStack() as stack:
+        with pytest.raises(OwnError):  # noqa: PT012 - the error passes through all of it
+            async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+                # Credit for one event at a time: the others are queued until the peer reads.
+                peer = await stack.enter_async_context(
+                    raw_peer(server, Count, limits=Limits(event_credit_bytes=8))
+                )
                 counters = server._peers.up["raw"].session.counters
-                queued = server.get_peer_counters()["raw"].queued
-                assert queued > 0
+                for number in range(5):
+                    await server.broadcast(Count(number=number))
+                await eventually(lambda: counters.sent == 1)
+                # From now on the peer would take them all, if the endpoint waited for it.
+                tasks.start_soon(peer.read, lambda: False)
                 raise OwnError
-    assert counters.dropped == queued
-    assert counters.sent == 5 - queued
+        assert (counters.sent, counters.dropped) == (1, 4)
+        await eventually(lambda: peer.closed)
+        assert peer.numbers == [0]
 
 
 @pytest.mark.parametrize("how", ["normal", "exception", "cancelled"])

@@ -89,6 +89,20 @@ async def test_wait_returns_at_once_when_it_is_true_already(
         assert await WAITS[name](server) is None
 
 
+@pytest.mark.parametrize(
+    "name", ["any_endpoint_subscribed_to", "all_endpoints_subscribed_to", "endpoint_subscriptions_change"]
+)
+@scenario
+async def test_wait_returns_when_this_endpoint_itself_subscribes(runtime: Runtime, name: str) -> None:
+    task = Task()
+    async with runtime.endpoint_class("alone").run() as endpoint, anyio.create_task_group() as tasks:
+        tasks.start_soon(task.run, WAITS[name], endpoint)
+        await turns()
+        assert task.outcome == []
+        endpoint.subscribe(Count, print)
+        await eventually(lambda: task.outcome)
+
+
 @scenario
 async def test_cancelled_wait_leaves_no_waiter(runtime: Runtime) -> None:
     async with runtime.endpoint_class("alone").run() as endpoint:
