@@ -20,8 +20,9 @@ from .state import Message
 # (wire id, row); wire id 0 = a struct reachable from an event.
 TableRow: TypeAlias = tuple[int, TypeRow]
 
-# Bytes of one element in a list: TypeRow (2 words, 2 pointers) and DropCount.
-_ROW_BYTES: Final = 32
+# The least that one element takes in a list: a TypeRow without name and layout may be written without its
+# pointers, but not without its type id, the second word. A DropCount without its count says nothing.
+_ROW_BYTES: Final = 16
 _COUNT_BYTES: Final = 16
 
 _codec: Final = StructCodec(wire_schema().Control)
@@ -127,11 +128,14 @@ def decode_control(segments: Segments) -> ControlMessage:
     """Read one control message, whole: nothing of it is looked at later.
 
     Raises:
-        RemoteProtocolError: an unknown variant (code ``unknownControl``), or bytes that cannot be read.
+        RemoteProtocolError: an unknown variant (code ``unknownControl``), or bytes that cannot be read. Never
+            for a goodbye: it is one, whatever its code and text are.
     """
     try:
         view = _codec.open(segments)
         which = view.which()
+        if which == "goodbye":
+            return _goodbye_in(view)
         read = _READ.get(which)
         if read is None:
             raise RemoteProtocolError(
@@ -298,6 +302,17 @@ def _hello_in(hello: Any) -> Hello:
     )
 
 
+def _goodbye_in(control: Any) -> Goodbye:
+    # Whatever else it says, the peer has ended: answering it with a goodbye of our own would reach nobody.
+    code, text = "unknown", "its reason cannot be read"
+    try:
+        code = str(control.goodbye.code)
+        text = control.goodbye.text
+    except LahjaError:
+        pass
+    return Goodbye(code, text)
+
+
 _READ: Final[dict[str, Callable[[Any], ControlMessage]]] = {
     "hello": _hello_in,
     "declare": lambda view: Declare(_rows_in(view.types, _Budget())),
@@ -308,5 +323,4 @@ _READ: Final[dict[str, Callable[[Any], ControlMessage]]] = {
     "ping": lambda view: Ping(),
     "pong": lambda view: Pong(),
     "dropped": lambda view: Dropped(_counts_in(view.counts, _Budget())),
-    "goodbye": lambda view: Goodbye(str(view.code), view.text),
 }

@@ -168,6 +168,8 @@ class PeerTable:
                 raise _invalid(f"row {row.name!r} is of kind {row.kind}: wanted struct or opaque")
             if type_id == 0:
                 raise _invalid(f"row {row.name!r} has type id 0")
+            if row.layout and row.kind == "opaque":
+                raise _invalid(f"row {row.name!r} is opaque and has a layout of {len(row.layout)} elements")
             name_bytes = len(row.name.encode())
             if name_bytes > NAME_TEXT_BYTES:
                 raise _invalid(f"a row's name has {name_bytes} bytes: the limit is {NAME_TEXT_BYTES}")

@@ -25,6 +25,7 @@ from lahja_capn.session.control import (
     decode_control,
     encode_control,
 )
+from lahja_capn.wire import Segments
 from tests.unit.session.pair import raw_control, raw_hello, read_all, struct_row
 
 EXAMPLES: list[ControlMessage] = [
@@ -107,12 +108,76 @@ def test_of_another_versions_hello_nothing_but_the_version_is_read() -> None:
     assert (message.protocol_version, message.name, message.rows) == (2, "", ())
 
 
-def test_text_that_is_no_utf_8_is_refused() -> None:
-    (segment,) = encode_control(Goodbye("shutdown", "text"))
-    broken = bytes(segment).replace(b"text", b"t\xff\xfet")
+def damaged(message: ControlMessage, text: bytes, by: bytes) -> Segments:
+    """The message with its one ``text`` replaced; both have the same length."""
+    (segment,) = encode_control(message)
+    data = bytes(segment)
+    assert data.count(text) == 1
+    return (data.replace(text, by),)
+
+
+@pytest.mark.parametrize("by", [b"t\xff\xfet\0", b"textX"], ids=["no UTF-8", "no final NUL"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        raw_hello(name="text"),
+        raw_hello(features=("text",)),
+        raw_hello(rows=((1, TypeRow(9, "struct", "text", ())),)),
+        raw_hello(version="text"),
+        Failed(1, "handlerRaised", "text", ""),
+        Failed(1, "handlerRaised", "", "text"),
+    ],
+    ids=["name", "feature", "row", "version", "typeName", "text"],
+)
+def test_a_text_that_is_no_text_makes_its_message_unreadable(message: ControlMessage, by: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="cannot be read") as caught:
-        decode_control((broken,))
+        decode_control(damaged(message, b"text\0", by))
     assert caught.value.code == "protocolError"
+
+
+def test_bad_text_in_another_versions_hello_is_not_looked_at() -> None:
+    segments = damaged(raw_hello(protocol_version=2, name="text"), b"text\0", b"t\xff\xfet\0")
+    message = decode_control(segments)
+    assert isinstance(message, Hello)
+    assert message.protocol_version == 2
+
+
+@pytest.mark.parametrize("by", [b"t\xff\xfet\0", b"textX"], ids=["no UTF-8", "no final NUL"])
+def test_a_goodbye_with_a_bad_text_is_a_goodbye(by: bytes) -> None:
+    message = decode_control(damaged(Goodbye("tooSlow", "text"), b"text\0", by))
+    assert message == Goodbye("tooSlow", "its reason cannot be read")
+
+
+def test_a_goodbye_whose_struct_cannot_be_read_is_a_goodbye() -> None:
+    (frame,) = read_all(raw_control(9, b"\xff" * 8))
+    assert decode_control(frame.segments) == Goodbye("unknown", "its reason cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("discriminant", "message"),
+    [
+        (1, Declare(())),
+        (2, Subscriptions(0, (), (), False, False)),
+        (4, Credit(0, 0)),
+        (5, Failed(0, "handlerRaised", "", "")),
+        (8, Dropped(())),
+        (9, Goodbye("shutdown", "")),
+    ],
+)
+def test_a_null_pointer_reads_as_the_defaults(discriminant: int, message: ControlMessage) -> None:
+    (frame,) = read_all(raw_control(discriminant))
+    assert decode_control(frame.segments) == message
+
+
+def test_a_null_root_is_a_hello_of_version_0() -> None:
+    message = decode_control((bytes(8),))
+    assert isinstance(message, Hello)
+    assert message.protocol_version == 0
+
+
+def test_texts_longer_than_a_sender_may_send_are_read() -> None:
+    for message in (Failed(1, "handlerRaised", "n" * 2000, "t" * 20_000), Goodbye("shutdown", "t" * 2000)):
+        assert decode_control(encode_control(message)) == message
 
 
 def test_more_features_than_256_are_refused() -> None:
@@ -150,6 +215,40 @@ def test_rows_that_do_not_overlap_are_read_by_the_same_hand_made_bytes() -> None
 def test_rows_that_share_one_layout_are_refused_before_they_fill_the_memory() -> None:
     with pytest.raises(RemoteProtocolError, match="overlap"):
         decode_control(overlapping(1000, 100_000))
+
+
+def composite(variant: int, elements: list[list[int]]) -> tuple[bytes]:
+    """A declare (1) or the ``add`` of a subscriptions (2): a list of structs of data words and no pointer."""
+    size = len(elements[0])
+    # subscriptions has 2 data words and 2 pointers, declare 1 pointer.
+    head = {1: [1 << 48], 2: [2 << 32 | 2 << 48, 1, 0]}[variant]
+    words = [1 << 32 | 1 << 48, variant, *head]
+    words.append(1 | (1 if variant == 2 else 0) << 2 | 7 << 32 | (len(elements) * size) << 35)
+    if variant == 2:
+        words.append(0)
+    words.append(len(elements) << 2 | size << 32)
+    words += [word for element in elements for word in element]
+    return (struct.pack(f"<{len(words)}Q", *words),)
+
+
+def test_a_list_of_structs_is_read_where_numbers_are_expected() -> None:
+    # What a schema of a later version could make of the list; Cap'n Proto calls the two compatible.
+    message = decode_control(composite(2, [[7, 0], [8, 0]]))
+    assert isinstance(message, Subscriptions)
+    assert message.add == (7, 8)
+
+
+def test_very_many_rows_without_names_written_short_are_no_overlap() -> None:
+    message = decode_control(composite(1, [[1 + n % 2, 5 + n] for n in range(60_000)]))
+    assert isinstance(message, Declare)
+    assert len(message.rows) == 60_000
+
+
+def test_elements_without_words_are_refused_beyond_8_times_the_messages_size() -> None:
+    message = decode_control(composite(1, [[]] * 8_000))
+    assert isinstance(message, Declare)
+    with pytest.raises(RemoteProtocolError, match="8 times"):
+        decode_control(composite(1, [[]] * 9_000))
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)

@@ -145,6 +145,17 @@ def test_a_goodbye_code_of_a_newer_peer_is_an_end_like_any_other() -> None:
     assert (closed.code, closed.by_peer) == ("unknown(200)", True)
 
 
+@pytest.mark.parametrize("introduced", [False, True])
+def test_an_unreadable_goodbye_is_not_answered(introduced: bool) -> None:
+    peer = RawPeer()
+    if introduced:
+        peer.feed(raw_hello())
+    data = control(Goodbye("wrongName", "text")).replace(b"text", b"\xfftxt")
+    assert peer.feed(data) == [Closed("wrongName", "its reason cannot be read", True)]
+    assert peer.sent() == []
+    assert peer.session.is_closed
+
+
 # --- lost ---------------------------------------------------------------------------------------------
 
 
@@ -195,7 +206,7 @@ def test_the_end_of_the_stream_in_the_handshake_is_a_loss() -> None:
         ((1 << 27).to_bytes(4, "little")[:3] + b"\x08", "protocolError"),
         ((2**31 - 4).to_bytes(4, "little"), "frameTooLarge"),
         (raw_control(77), "unknownControl"),
-        (raw_control(9, b"\xff" * 8), "protocolError"),
+        (raw_control(8, b"\xff" * 8), "protocolError"),
     ],
 )
 def test_bad_bytes_never_raise_but_end_the_connection_with_their_code(data: bytes, code: str) -> None:

@@ -133,6 +133,14 @@ def test_a_connector_may_send_everything_behind_its_hello() -> None:
     assert peer.session.wants(ALPHA)
 
 
+def test_an_acknowledgement_that_is_owed_early_follows_our_first_subscriptions() -> None:
+    peer = RawPeer()
+    peer.feed(raw_hello(), Ping(), Pong(), Subscriptions(1, (), (), False, True))
+    assert peer.sent() == []
+    peer.session.accept()
+    assert [type(m) for m in peer.sent()] == [Hello, Subscriptions, Pong, SubscriptionsAck]
+
+
 def test_hello_says_what_we_grant() -> None:
     limits = Limits(frame_bytes=4096, event_credit_bytes=UNLIMITED, request_credit_bytes=0)
     (hello,) = messages(ConnectionPair(endpoint("left", limits=limits, keepalive_s=0.25)).left)
@@ -360,6 +368,33 @@ def test_content_before_the_connection_is_up_is_refused() -> None:
     peer.feed(raw_hello(), first_subscriptions())
     # It cannot have our subscriptions yet.
     assert peer.closed(content(1)).code == "protocolError"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"protocol_version": 2, "name": "", "features": ("f",) * 257}, "unsupportedVersion"),
+        ({"features": ("f",) * 257, "name": ""}, "protocolError"),
+        ({"name": "", "instance": b""}, "invalidName"),
+        ({"instance": endpoint("us").instance, "frame_limit": 1}, "protocolError"),
+        ({"instance": endpoint("us").instance, "name": "other"}, "duplicate"),
+        ({"name": "other", "rows": ((1, ALPHA.row), (1, BETA.row))}, "wrongName"),
+        ({"rows": ((1, ALPHA.row), (1, BETA.row)), "event_credit": 2**63}, "invalidTable"),
+    ],
+)
+def test_of_several_faults_of_a_hello_the_first_in_the_documented_order_is_named(
+    changes: dict[str, Any], code: str
+) -> None:
+    assert refused(changes, connector=True)[0].code == code
+
+
+@pytest.mark.parametrize("introduced", [False, True])
+def test_a_frame_that_is_too_large_is_called_so_unless_it_is_the_first(introduced: bool) -> None:
+    peer = RawPeer()
+    if introduced:
+        peer.feed(raw_hello())
+    closed = peer.closed((CONTROL_FRAME_BYTES + 4).to_bytes(4, "little") + bytes(12))
+    assert closed.code == ("frameTooLarge" if introduced else "protocolError")
 
 
 def test_a_stranger_is_told_goodbye_and_reported_as_no_peer() -> None:

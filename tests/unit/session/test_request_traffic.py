@@ -313,6 +313,27 @@ def test_a_response_that_the_peer_reads_differently_is_answered_failed_instead()
     assert [f.code for f in failed] == ["incompatibleType"]
 
 
+def test_a_response_is_sent_though_the_requester_has_not_declared_its_type() -> None:
+    peer = RawPeer().up(ASK, hello=raw_hello(rows=((5, ASK.row),)))
+    peer.feed(content(5, 1, 7))
+    assert peer.session.send_response(7, ANSWER, SEGMENTS)
+    assert peer.session.counters.responses_sent == 1
+
+
+def test_a_peer_that_wants_all_is_asked_and_one_that_takes_all_is_handed_requests() -> None:
+    pair = ConnectionPair()
+    pair.settle()
+    pair.right.accept((), all=True)
+    pair.settle()
+    pair.left.accept()
+    pair.settle()
+    pair.clear()
+    assert pair.left.wants(ASK)
+    ask(pair)
+    pair.settle()
+    assert [type(e) for e in pair.take(pair.right)] == [Arrived]
+
+
 def test_unsent_requests_and_answers_are_counted_at_the_end() -> None:
     pair = up(right=[ASK], left=[ASK])
     ask(pair)

@@ -151,6 +151,24 @@ def test_rows_that_make_no_sense_are_refused() -> None:
     peer_table().add([(1, TypeRow(5, "struct", "ü" * 512, ()))])
 
 
+def test_an_opaque_row_with_a_layout_is_refused() -> None:
+    assert "opaque" in refused(peer_table(), (1, TypeRow(5, "opaque", "odd", (1,))))
+    peer_table().add([(1, TypeRow(5, "opaque", "plain", ()))])
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\n", "ü"])
+def test_a_name_may_be_any_text(name: str) -> None:
+    peer_table().add([(1, TypeRow(5, "struct", name, ()))])
+
+
+def test_all_65535_wire_ids_may_be_used_and_repeated() -> None:
+    table = peer_table()
+    rows = [(n, TypeRow(n, "struct", "", ())) for n in range(1, 65_536)]
+    table.add(rows)
+    table.add(rows)
+    assert len(table.routes) == 65_535
+
+
 def test_more_types_or_structs_than_the_limit_are_refused() -> None:
     table = peer_table(table_types=2, table_structs=1)
     table.add([(1, ALPHA.row), (2, BETA.row), (0, struct_row(1))])

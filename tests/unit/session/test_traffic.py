@@ -312,6 +312,12 @@ def test_acknowledgements_may_repeat_but_not_go_back() -> None:
     assert peer.closed(SubscriptionsAck(1)).code == "protocolError"
 
 
+def test_removing_a_type_that_was_never_declared_changes_nothing() -> None:
+    peer = RawPeer().up(wants=[ALPHA])
+    assert peer.feed(Subscriptions(2, (), (0xFEED, 0), False, False)) == []
+    assert peer.session.remote_subscriptions == {ALPHA.type_id}
+
+
 def test_a_struct_without_a_wire_id_cannot_be_subscribed_to() -> None:
     peer = RawPeer().up(hello=raw_hello(rows=((0, ALPHA.row),)))
     assert peer.closed(Subscriptions(2, (ALPHA.type_id,), (), False, False)).code == "unknownId"
