@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..binding import BaseEvent
+from ..errors import EventFieldError, InactiveUnionMember
 from .inbox import Grant, Inbox, Item
 from .needs import Waiter
 from .requests import OpenRequest
@@ -186,7 +187,18 @@ class HandlerInbox(Inbox):
             except Exception:
                 logger.exception("The on_handler_error hook itself raised")
         if request is not None:
-            request.handler_ended(error)
+            request.handler_ended(error, "unreadable" if self._is_unreadable(error) else "handlerRaised")
+
+    def _is_unreadable(self, error: BaseException) -> bool:
+        """True if the request's own bytes are to blame, not the handler.
+
+        A handler that asks for a union member that is not set is to blame itself.
+        """
+        return (
+            isinstance(error, EventFieldError)
+            and not isinstance(error, InactiveUnionMember)
+            and error.event == self.event_type.name
+        )
 
     def _on_close(self) -> None:
         idle, self._idle = self._idle, []

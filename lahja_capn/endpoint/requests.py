@@ -228,9 +228,9 @@ class OpenRequest:
         self._held = True
         self._done_with_one()
 
-    def handler_ended(self, error: BaseException | None) -> None:
+    def handler_ended(self, error: BaseException | None, code: str = "handlerRaised") -> None:
         if error is not None and self._failure is None:
-            self._failure = ("handlerRaised", type(error).__qualname__, str(error))
+            self._failure = (code, type(error).__qualname__, str(error))
         self._done_with_one()
 
     def dropped(self) -> None:

@@ -654,7 +654,7 @@ async def test_unreadable_request_is_answered_as_failed_and_the_connection_lives
             await send_raw(peer, event_frame(wire_id, good, FrameKind.REQUEST, 2))
             await peer.read(lambda: peer.of(FailedArrived) and peer.of(ResponseArrived))
             (failed,) = peer.of(FailedArrived)
-            assert (failed.number, failed.code) == (1, "handlerRaised")
+            assert (failed.number, failed.code) == (1, "unreadable")
             assert failed.type_name == "EventFieldError"
 
 

@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 
-from lahja_capn import BaseEvent, BaseRequestResponseEvent, EventFieldError, Limits, RequestFailed, bind
+from lahja_capn import (
+    BaseEvent,
+    BaseRequestResponseEvent,
+    EventFieldError,
+    InactiveUnionMember,
+    Limits,
+    RequestFailed,
+    bind,
+)
 from tests.conftest import Runtime
-from tests.scenario.events import Count
+from tests.scenario.events import Count, Question
 from tests.scenario.support import Collector, eventually, pair, scenario
 
 
@@ -103,6 +111,39 @@ async def test_unreadable_request_fails_at_the_requester(runtime: Runtime, short
         assert "a bad word" in failure.text
         assert (await client.request(Asked("good"))).text == "yes"
         assert server._peers.up["client"].open_requests == {}
+
+
+@scenario
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (EventFieldError("Question.number cannot be read", event="Question", path="number"), "unreadable"),
+        (EventFieldError("Reply.number cannot be read", event="Reply", path="number"), "handlerRaised"),
+        # The handler asked for a union member without asking which one is set.
+        (
+            InactiveUnionMember("Question.a is not set", event="Question", path="a", active="b"),
+            "handlerRaised",
+        ),
+    ],
+    ids=["the request", "another event", "a member not set"],
+)
+@pytest.mark.parametrize("plain", [True, False])
+async def test_only_a_request_that_its_handler_cannot_read_fails_as_unreadable(
+    runtime: Runtime, short_tmp_path: Path, error: EventFieldError, code: str, plain: bool
+) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+
+        def read(question: Question) -> None:
+            raise error
+
+        async def read_later(question: Question) -> None:
+            raise error
+
+        await server.subscribe(Question, read if plain else read_later).acknowledged()
+        with pytest.raises(RequestFailed) as raised:
+            await client.request(Question(number=1))
+        [failure] = raised.value.failures
+        assert (failure.code, failure.type_name, failure.text) == (code, type(error).__name__, str(error))
 
 
 @scenario
