@@ -146,7 +146,7 @@ async def test_long_wait_for_a_server_is_said_in_the_log(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lahja_capn.endpoint.endpoint.CONNECT_NOTICE_S", 0.0)
+    monkeypatch.setattr("lahja_capn.endpoint.connecting.CONNECT_NOTICE_S", 0.0)
     config = at(short_tmp_path, "late")
     async with runtime.endpoint_class("client", connect_timeout_s=0.05).run() as client:
         with pytest.raises(ConnectTimeout):
@@ -379,7 +379,7 @@ async def test_server_out_of_descriptors_says_so_and_accepts_later(
 
     from lahja_capn.transport.unix import UnixListener
 
-    monkeypatch.setattr("lahja_capn.endpoint.endpoint.ACCEPT_REST_S", 0.01)
+    monkeypatch.setattr("lahja_capn.endpoint.connecting.ACCEPT_REST_S", 0.01)
     accept = UnixListener.accept
     failures = [errno.EMFILE, errno.ECONNABORTED, errno.EAGAIN]
 

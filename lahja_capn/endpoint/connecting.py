@@ -1,0 +1,303 @@
+"""How an endpoint gets its connections: serving, connecting, and what the connections tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..binding import BaseEvent
+from ..errors import ConnectTimeout, DuplicateConnection, LahjaError, LifecycleError
+from ..session import Closed, PeerDropped, Session, TypeDisabled
+from .config import ConnectionConfig, check_endpoint_name
+from .connection import Connection
+from .life import LivingEndpoint
+from .needs import Channel, Listener
+from .peers import rejection
+
+logger = logging.getLogger("lahja_capn.endpoint")
+
+# Between two looks whether somebody serves at a path; there is no event to wait for that works everywhere.
+CONNECT_RETRY_FIRST_S = 0.01
+CONNECT_RETRY_MAX_S = 0.25
+
+# After this long without anybody at the path the log says what is being waited for.
+CONNECT_NOTICE_S = 2.0
+
+# How long accepting rests when the process is out of file descriptors or memory.
+ACCEPT_REST_S = 0.25
+
+
+class ConnectingEndpoint(LivingEndpoint):
+    """Serves, connects, and keeps the table of peers."""
+
+    # --- serve ----------------------------------------------------------------------------------------
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def serve(cls, config: ConnectionConfig, **options: Any) -> AsyncIterator[Self]:
+        endpoint = cls(config.name, **options)
+        async with endpoint.run():
+            endpoint._listen(Path(config.path))
+            yield endpoint
+
+    @property
+    def is_serving(self) -> bool:
+        return self.is_running and self._listener is not None
+
+    @property
+    def is_server_stopped(self) -> bool:
+        return self._server_stopped
+
+    @property
+    def ipc_path(self) -> Path:
+        if self._path is None:
+            raise LifecycleError(f"Endpoint {self.name!r} does not serve: start it with serve(config)")
+        return self._path
+
+    def _listen(self, path: Path) -> None:
+        self._listener = self._transport.listen(path)
+        self._path = path
+        self._spawn(self._accept_connections, self._listener)
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        self._server_stopped = True
+        if self._listener_scope is None:
+            listener.close()
+        else:
+            # The accepting task closes it, once nothing waits for its descriptor: libuv (uvloop) aborts the
+            # process over one that is closed while it is polled.
+            self._listener_scope.cancel()
+
+    async def _accept_connections(self, listener: Listener) -> None:
+        try:
+            with anyio.CancelScope() as self._listener_scope:
+                while self._listener is listener:
+                    await self._runtime.wait_readable(listener.fileno())
+                    if self._listener is not listener:
+                        break  # stopped in the very turn in which somebody came
+                    try:
+                        channel = listener.accept()
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:
+                        if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+                            continue
+                        logger.error("%s: cannot accept connections now: %s", self.name, error)
+                        await anyio.sleep(ACCEPT_REST_S)
+                        continue
+                    if channel is not None:
+                        self._start_connection(channel, None)
+        finally:
+            listener.close()
+
+    # --- connections ----------------------------------------------------------------------------------
+
+    def _start_connection(self, channel: Channel, expected: str | None) -> Connection:
+        session = Session(
+            self._local,
+            self._table,
+            connector=expected is not None,
+            now=time.monotonic(),
+            expected_peer=expected,
+        )
+        connection = Connection(
+            self._runtime, self, self._bus, channel, session, self._peers.next_serial(), expected is not None
+        )
+        self._peers.add(connection, expected)
+        self._spawn(self._run_connection, connection)
+        return connection
+
+    async def _run_connection(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        except Exception:
+            # A defect of ours in one connection must not end the others.
+            logger.exception("%s: connection to %r failed", self.name, connection.name)
+            connection.say_goodbye("internalError", "internal error")
+        finally:
+            self._peers.remove(connection)
+            self._bus.connection_closed(connection, "disconnected")
+
+    async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
+        self._check()
+        for config in endpoints:
+            check_endpoint_name(config.name)
+            if config.name == self.name or self._path == Path(config.path):
+                raise DuplicateConnection(
+                    f"Endpoint {self.name!r} cannot connect to itself: it always receives its own broadcasts",
+                    peer=config.name,
+                )
+        if len(endpoints) == 1:
+            await self._connect(endpoints[0])
+            return
+        errors: list[LahjaError | OSError] = []
+
+        async def connect(config: ConnectionConfig, tasks: TaskGroup) -> None:
+            try:
+                await self._connect(config)
+            except (LahjaError, OSError) as error:
+                errors.append(error)
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for config in endpoints:
+                tasks.start_soon(connect, config, tasks)
+        if errors:
+            raise errors[0]
+
+    async def _connect(self, config: ConnectionConfig) -> None:
+        name = config.name
+        peers = self._peers
+        if name in self._connecting or peers.dialed(name):
+            raise DuplicateConnection(
+                f"Endpoint {self.name!r} is connected to {name!r} already, or about to be", peer=name
+            )
+        self._connecting.add(name)
+        try:
+            await self._connect_in_time(config, time.monotonic() + self._connect_timeout_s)
+        finally:
+            self._connecting.discard(name)
+
+    async def _connect_in_time(self, config: ConnectionConfig, give_up_at: float) -> None:
+        name = config.name
+        peers = self._peers
+        while not peers.is_connected_to(name):
+            if peers.holds(name):
+                # It has connected to us and is about to be up: a connection of ours would displace that one.
+                await peers.connections_changed.wait_until(
+                    lambda: peers.is_connected_to(name) or not peers.holds(name)
+                )
+                continue
+            channel = await self._open_channel(config, give_up_at)
+            if channel is None:
+                continue
+            connection = self._start_connection(channel, name)
+            try:
+                await peers.connections_changed.wait_until(
+                    lambda connection=connection: connection.is_up or connection.closed is not None  # type: ignore[misc]
+                )
+            except BaseException:
+                # Cancelled: nobody waits for this connection any more.
+                connection.say_goodbye("shutdown", "the attempt to connect was cancelled")
+                raise
+            closed = connection.closed
+            if closed is None:
+                return
+            if closed.by_peer and closed.code == "shutdown" and time.monotonic() < give_up_at:
+                # We met it on its way out; it may be started again, as if nobody had been there.
+                await anyio.sleep(CONNECT_RETRY_FIRST_S)
+                continue
+            if closed.code in ("duplicate", "replaced"):
+                # Both sides dialed and the other connection stays: this call is about the peer, so wait for it.
+                with anyio.move_on_after(give_up_at - time.monotonic()):
+                    await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
+                if peers.is_connected_to(name):
+                    return
+            raise rejection(closed, name, self.name, config.path)
+
+    async def _open_channel(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
+        """A channel to whoever serves at the path; None if the peer connected to us in the meantime."""
+        rest_s = CONNECT_RETRY_FIRST_S
+        notice_at = time.monotonic() + CONNECT_NOTICE_S
+        while True:
+            channel = self._transport.begin_connect(Path(config.path))
+            if channel is not None:
+                return channel
+            now = time.monotonic()
+            if now >= give_up_at:
+                raise ConnectTimeout(
+                    f"Endpoint {self.name!r} waited {self._connect_timeout_s:g} s (connect_timeout_s) for "
+                    f"{config.name!r}, and nobody serves at {os.fspath(config.path)!r}. Start that endpoint with "
+                    "serve(), or correct the path: both sides must name the same one.",
+                    peer=config.name,
+                    path=os.fspath(config.path),
+                    timeout_s=self._connect_timeout_s,
+                )
+            if now >= notice_at:
+                notice_at = give_up_at
+                logger.warning("%s: still waiting for %r to serve at %s", self.name, config.name, config.path)
+            await anyio.sleep(min(rest_s, give_up_at - now))
+            rest_s = min(2 * rest_s, CONNECT_RETRY_MAX_S)
+            self._check()
+            if self._peers.holds(config.name):
+                return None
+
+    def is_connected_to(self, endpoint_name: str) -> bool:
+        return endpoint_name == self.name or self._peers.is_connected_to(endpoint_name)
+
+    async def wait_until_connected_to(self, endpoint_name: str) -> None:
+        self._check()
+        await self._peers.connections_changed.wait_until(lambda: self.is_connected_to(endpoint_name))
+
+    def get_connected_endpoints_and_subscriptions(self) -> tuple[tuple[str, set[type[BaseEvent]]], ...]:
+        return (
+            (self.name, self.get_subscribed_events()),
+            *((name, self._peers.subscribed_classes(peer)) for name, peer in self._peers.up.items()),
+        )
+
+    @property
+    def connections_version(self) -> int:
+        return self._peers.connections_changed.version
+
+    async def wait_until_connections_change(self, since: int | None = None) -> int:
+        self._check()
+        changes = self._peers.connections_changed
+        return await changes.wait_since(changes.version if since is None else since)
+
+    # --- what connections tell (connection.Owner) -----------------------------------------------------
+
+    def on_hello(self, connection: Connection) -> None:
+        self._peers.settle(connection, self._accept, self._spawn)
+
+    def _accept(self, connection: Connection) -> None:
+        connection.session.policy = self._peer_policies.get(connection.name, self._peer_policy)
+        connection.accept(self._bus.type_ids(), self._bus.version)
+
+    def on_up(self, connection: Connection) -> None:
+        self._bus.peers_changed()
+        self._peers.came_up(connection)
+
+    def on_subscriptions(self, connection: Connection) -> None:
+        self._bus.peers_changed()
+        self._peers.subscriptions_changed.notify()
+
+    def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None:
+        self._bus.peers_changed()
+        logger.error(
+            "%s: events of one type are not exchanged with %r: %s",
+            self.name,
+            connection.name,
+            disabled.incompatibility,
+        )
+        self._peers.subscriptions_changed.notify()
+
+    def on_dropped(self, connection: Connection, dropped: PeerDropped) -> None:
+        logger.warning(
+            "%s: %r dropped %d events for this endpoint, which is too slow: %s",
+            self.name,
+            connection.name,
+            sum(dropped.counts.values()),
+            ", ".join(f"{count} of {type_id:#018x}" for type_id, count in dropped.counts.items()),
+        )
+
+    def on_closed(self, connection: Connection, closed: Closed) -> None:
+        if closed.error is not None:
+            logger.warning("%s: connection to %r ended: %s", self.name, connection.name, closed.error)
+        else:
+            logger.debug(
+                "%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text
+            )
+        self._peers.hang_up(connection)
+        self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")
