@@ -44,7 +44,8 @@ def section(number: int) -> str:
 @pytest.fixture
 def schema(tmp_path: Path) -> Any:
     path = tmp_path / "example.capnp"
-    path.write_text(block("capnp"))
+    # The blocks of one file.
+    path.write_text("".join(re.findall(r"^```capnp\n(.*?)^```", DOC, re.M | re.S)))
     return lahja_capn.load(path)
 
 
@@ -60,6 +61,22 @@ def test_the_worked_layout_is_what_the_code_computes(schema: Any) -> None:
     assert tuple(number for _, number in layout.values()) == layout_of(schema.Tick.schema)
     for text, number in layout.values():
         assert fnv1a_32(text.encode()) == number
+
+
+@pytest.mark.parametrize("name", ["Mark", "Outer.Inner", "Corners"])
+def test_the_less_usual_layouts_are_what_the_code_computes(schema: Any, name: str) -> None:
+    for part in name.split("."):
+        schema = getattr(schema, part)
+    rows = [line.split("  ") for line in block(f"layout {name}").splitlines()]
+    assert {int(k): text for k, _, text in rows} == layout_texts(schema.schema)
+    assert tuple(int(number, 16) for _, number, _ in rows) == layout_of(schema.schema)
+
+
+def test_every_struct_of_the_examples_has_its_layout_written_down(schema: Any) -> None:
+    structs = set(re.findall(r"^ *struct (\w+) @0x", section(6), re.M))
+    written = set(re.findall(r"^```layout (?:\w+\.)?(\w+)$", section(6), re.M)) | {"Tick"}
+    # A generic struct without fields of its own.
+    assert structs - written == {"Outer"}
 
 
 def test_the_event_in_the_examples_is_a_frame_that_reads_as_described(schema: Any) -> None:
