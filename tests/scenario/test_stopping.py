@@ -272,6 +272,52 @@ async def test_start_in_a_scope_that_is_cancelled_already_leaves_nothing(
 
 
 @scenario
+async def test_client_that_comes_in_the_turn_of_the_stop_is_not_accepted(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config) as server:
+        wait_readable = server._runtime.wait_readable
+        stopped = []
+
+        async def stop_meanwhile(descriptor: int) -> None:
+            await wait_readable(descriptor)
+            server._stop_listening()
+            stopped.append(True)
+
+        # The task that accepts has not begun to wait yet.
+        server._runtime.wait_readable = stop_meanwhile
+        late = server._transport.begin_connect(config.path)
+        await eventually(lambda: stopped)
+        await turns()
+        assert server._peers.all == {}
+        assert not config.path.exists()
+        late.close()
+
+
+@scenario
+async def test_task_of_ours_that_fails_is_seen_in_the_log_and_at_the_end(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def defect() -> None:
+        raise OwnError("a defect")
+
+    async def live() -> None:
+        async with runtime.endpoint_class("alone").run() as endpoint:
+            endpoint._spawn(defect)
+            await turns()
+            # Its other tasks go on.
+            got = Collector()
+            endpoint.subscribe(Count, got)
+            await endpoint.broadcast(Count(number=1))
+            assert got.numbers == [1]
+
+    with pytest.raises(OwnError, match="a defect"):
+        await live()
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+
+
+@scenario
 async def test_connection_that_comes_at_the_moment_of_stopping_is_closed(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
