@@ -34,6 +34,7 @@ class Case:
     Attributes:
         kind: see :class:`benchmarks.workload.Job`.
         trial: events or requests of the first, uncounted run, whose rate decides how many the rounds send.
+        in_flight: requests at the same time.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     consumers: int
     unit: str
     trial: int
+    in_flight: int = 1
 
     def rate(self, count: int, seconds: float) -> float:
         return count * (self.consumers if self.kind == "large" else 1) / seconds
@@ -51,6 +53,7 @@ CASES = [
     Case("64 B, 1 to 3", "small", 3, "events/s, each", 3000),
     Case("64 B, 1 to 10", "small", 10, "events/s, each", 1000),
     Case("request", "requests", 1, "round trips/s", 1000),
+    Case("request, 64 in flight", "requests", 1, "round trips/s", 2000, in_flight=64),
     Case("1 MB, 1 to 1", "large", 1, "events/s, all together", 100),
     Case("1 MB, 1 to 3", "large", 3, "events/s, all together", 50),
 ]
@@ -113,7 +116,7 @@ async def run_once(python: Path, system: str, case: Case, count: int, seed: int)
         RunFailed: a process failed, took too long, or did not get what was sent.
     """
     folder = tempfile.mkdtemp(prefix="lcb-", dir="/tmp")
-    job = Job(case.kind, folder, count, case.consumers, seed=seed)
+    job = Job(case.kind, folder, count, case.consumers, seed=seed, in_flight=case.in_flight)
     receive, send = ("respond", "ask") if case.kind == "requests" else ("consume", "publish")
     processes: list[Process] = []
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import time
@@ -30,6 +29,7 @@ class Job:
         count: events or requests to send.
         consumers: how many processes receive.
         index: which of them this process is, from 0; 0 for the sending process.
+        in_flight: requests that wait for their answer at the same time.
     """
 
     kind: str
@@ -38,6 +38,7 @@ class Job:
     consumers: int
     index: int = 0
     seed: int = 1
+    in_flight: int = 1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -121,21 +122,26 @@ def expected_checksum(job: Job) -> float:
 
 
 class Stopwatch:
-    """Times one request after the other."""
+    """Times requests, of which several may be under way: ``began = start()`` and ``stop(began)`` around each."""
 
     def __init__(self) -> None:
-        self._times = [time.monotonic()]
+        self._first = time.monotonic()
+        self._last = self._first
+        self._times: list[float] = []
 
-    def lap(self) -> None:
-        self._times.append(time.monotonic())
+    def start(self) -> float:
+        return time.monotonic()
+
+    def stop(self, began: float) -> None:
+        self._last = time.monotonic()
+        self._times.append(self._last - began)
 
     def facts(self) -> dict[str, float]:
         """What the asking process reports; percentiles in seconds."""
-        times = self._times
-        laps = sorted(after - before for before, after in itertools.pairwise(times))
+        times = sorted(self._times)
         return {
-            "received": len(laps),
-            "seconds": times[-1] - times[0],
-            "p50": laps[len(laps) // 2],
-            "p99": laps[len(laps) * 99 // 100],
+            "received": len(times),
+            "seconds": self._last - self._first,
+            "p50": times[len(times) // 2],
+            "p99": times[len(times) * 99 // 100],
         }

@@ -119,11 +119,17 @@ def ask(job: Job, link: Link) -> None:
             await bus.connect_to_endpoints(config(job, 0))
             await bus.wait_until_any_endpoint_subscribed_to(Ask)
             stopwatch = Stopwatch()
-            for number in range(job.count):
-                answer = await bus.request(Ask(number, payload))
-                if answer.number != number or len(answer.payload) != SMALL_BYTES:
-                    raise SystemExit(f"request {number} got the answer {answer}")
-                stopwatch.lap()
+            numbers = iter(range(job.count))
+
+            async def keep_asking() -> None:
+                for number in numbers:
+                    began = stopwatch.start()
+                    answer = await bus.request(Ask(number, payload))
+                    stopwatch.stop(began)
+                    if answer.number != number or len(answer.payload) != SMALL_BYTES:
+                        raise SystemExit(f"request {number} got the answer {answer}")
+
+            await asyncio.gather(*(keep_asking() for _ in range(job.in_flight)))
             link.report(stopwatch.facts())
             await asyncio.to_thread(link.wait_stop)
 
