@@ -34,6 +34,7 @@ from lahja_capn import (
     WrongName,
 )
 from lahja_capn.binding import event_type
+from lahja_capn.session.control import Subscriptions
 from lahja_capn.tools.engine import EngineAPI
 from lahja_capn.tools.runner import AsyncioRunner, DriversFailed, IsolatedHomogenousRunner, TrioRunner
 from lahja_capn.wire.frames import encode_frame, frame_size
@@ -112,11 +113,15 @@ def test_L1_request_to_a_connected_endpoint_without_handler_fails_at_once(
 
 
 @every_pair
-def test_L2_peer_that_leaves_is_noticed_while_nothing_is_sent(pair: Pair, short_tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["with a goodbye", "without a word"])
+def test_L2_peer_that_leaves_is_noticed_while_nothing_is_sent(
+    pair: Pair, short_tmp_path: Path, how: str
+) -> None:
     config = at(short_tmp_path, "server")
 
     async def serve(runtime: Runtime, meeting: Meeting) -> None:
         async with runtime.endpoint_class.serve(config) as server:
+            meeting.tell("path", server.ipc_path)
             await server.wait_until_connected_to("client")
             seen = server.connections_version
             meeting.tell("leave")
@@ -125,6 +130,13 @@ def test_L2_peer_that_leaves_is_noticed_while_nothing_is_sent(pair: Pair, short_
             assert server.get_connected_endpoints_and_subscriptions() == (("server", set()),)
 
     async def leave(runtime: Runtime, meeting: Meeting) -> None:
+        if how == "without a word":
+            with talk_to(await meeting.told("path")) as talker:
+                await talker.send(shake_hands(name="client"))
+                await meeting.told("leave")
+                # With everything read, so that the end of the stream is all that is left to see.
+                await talker.next_of(Subscriptions)
+            return
         async with runtime.endpoint_class("client").run() as client:
             await client.connect_to_endpoints(config)
             await meeting.told("leave")

@@ -267,6 +267,40 @@ async def test_dialed_connection_that_gives_way_before_it_is_up_does_not_fail_it
 
 
 @scenario
+async def test_lower_name_that_is_dialing_refuses_the_crossing_connection(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    path = short_tmp_path / "two.ipc"
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "one")) as one:
+        with listen_at(path) as listener, talk_to(one.ipc_path) as crossing:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.connect_to_endpoints, ConnectionConfig("two", path))
+                dialed = await accept(listener)
+                await crossing.send(shake_hands(name="two"))
+                # At once: not accepted first, and then put out when the other one comes up.
+                assert (await crossing.goodbye()).code == "duplicate"
+                await dialed.send(shake_hands(name="two"))
+            assert one.is_connected_to("two")
+            dialed.close()
+
+
+@scenario
+async def test_higher_name_that_is_dialing_gives_way_to_the_crossing_connection(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    path = short_tmp_path / "one.ipc"
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "two")) as two:
+        with listen_at(path) as listener, talk_to(two.ipc_path) as crossing:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(two.connect_to_endpoints, ConnectionConfig("one", path))
+                dialed = await accept(listener)
+                await crossing.send(shake_hands(name="one"))
+                assert (await dialed.goodbye()).code == "duplicate"
+            assert two.is_connected_to("one")
+            dialed.close()
+
+
+@scenario
 async def test_connecting_while_the_peers_own_connection_comes_up_waits_for_that_one(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
