@@ -38,6 +38,7 @@ async def test_same_instance_again_replaces_its_old_connection(
             await new.send(shake_hands(instance=instance))
             goodbye = await old.goodbye()
             assert goodbye.code == "replaced"
+            old.close()
             await server.wait_until_connected_to("raw")
             await eventually(lambda: len(server._peers.all) == 1)
             assert server.is_connected_to("raw")
@@ -100,7 +101,7 @@ async def test_two_newcomers_for_a_silent_holders_name_one_gets_it(
 ) -> None:
     config = at(short_tmp_path, "server")
     async with (
-        runtime.endpoint_class.serve(config, limits=Limits(name_probe_s=0.1)) as server,
+        runtime.endpoint_class.serve(config, limits=Limits(name_probe_s=0.1, close_timeout_s=0.1)) as server,
         raw_peer(server, name="twin"),
         runtime.endpoint_class("twin").run() as one,
         runtime.endpoint_class("twin").run() as two,
