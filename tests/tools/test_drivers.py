@@ -68,6 +68,15 @@ def expect(number: int) -> Callable[[EndpointAPI, Any], None]:
     return check
 
 
+def hold(condition: Callable[[EndpointAPI], bool]) -> SyncAction:
+    """An action that fails its driver unless ``condition`` holds at that moment."""
+
+    def check(engine: EngineAPI, endpoint: EndpointAPI) -> None:
+        assert condition(endpoint)
+
+    return SyncAction(check)
+
+
 def test_a_broadcast_arrives(runner: RunnerAPI, server: ConnectionConfig) -> None:
     runner(
         driver(serve_endpoint(server), wait_for(Ping, on_event=expect(7))),
@@ -79,11 +88,14 @@ def test_waiting_for_a_subscriber_and_broadcasting_are_also_actions_of_their_own
     runner: RunnerAPI, server: ConnectionConfig
 ) -> None:
     runner(
-        driver(serve_endpoint(server), wait_for(Ping)),
+        # The server listens for Ping only once it has Pong: so there is something to wait for.
+        driver(serve_endpoint(server), wait_for(Pong), wait_for(Ping)),
         driver(
             run_endpoint("client"),
             connect_to_endpoints(server),
+            wait_any_then_broadcast(Pong(number=1)),
             wait_until_any_endpoint_subscribed_to(Ping),
+            hold(lambda endpoint: endpoint.is_any_endpoint_subscribed_to(Ping)),
             broadcast(Ping(number=7), BroadcastConfig(filter_endpoint="server")),
         ),
     )
@@ -142,6 +154,7 @@ def test_both_sides_can_wait_until_they_are_connected(runner: RunnerAPI, server:
         driver(
             serve_endpoint(server),
             wait_until_connected_to("client"),
+            hold(lambda endpoint: endpoint.is_connected_to("client")),
             wait_any_then_broadcast(Pong(number=1)),
         ),
         driver(
@@ -164,16 +177,10 @@ def test_a_checkpoint_holds_each_driver_until_the_other_has_come(
 
         return SyncAction(leave)
 
-    def find(path: Path) -> SyncAction:
-        def find(engine: EngineAPI, endpoint: EndpointAPI) -> None:
-            assert path.exists()
-
-        return SyncAction(find)
-
     left, right = checkpoint("both were here")
     runner(
-        driver(run_endpoint("a"), leave(here), left, find(there)),
-        driver(run_endpoint("b"), leave(there), right, find(here)),
+        driver(run_endpoint("a"), leave(here), left, hold(lambda endpoint: there.exists())),
+        driver(run_endpoint("b"), leave(there), right, hold(lambda endpoint: here.exists())),
     )
 
 
