@@ -186,10 +186,12 @@ class Connection:
         if not self.session.is_closed:
             await self._runtime.call_when_readable(self._channel.fileno(), self._on_readable)
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> bool:
         self.read()
         if self.session.is_closed:
             self.stop()
+            return False
+        return not self._ended
 
     async def _write_loop(self) -> None:
         descriptor = self._channel.fileno()

@@ -134,8 +134,10 @@ class Runtime(Protocol):
 
     async def wait_readable(self, descriptor: int) -> None: ...
 
-    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], bool]) -> None:
         """Call ``on_readable`` whenever there is something to read, until cancelled or until it raises.
+
+        ``on_readable`` need not read all there is. It returns False once nothing more can come.
 
         On asyncio the call comes straight from the event loop: a task between the two would cost every
         received message a turn of the loop.

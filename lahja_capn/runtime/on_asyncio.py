@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -94,13 +95,21 @@ class AsyncioRuntime:
     async def wait_readable(self, descriptor: int) -> None:
         await anyio.wait_readable(descriptor)
 
-    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
+        hung_up = None
+        if type(loop).__module__.startswith("uvloop"):
+            # libuv stops watching a descriptor for good when it reports an error (a peer that was killed before
+            # it had read what we sent): the reader is called once more and never again. So whoever reads on
+            # uvloop has to ask for itself whether that has happened, and then to read to the end.
+            hung_up = select.poll()
+            hung_up.register(descriptor, 0)  # POLLERR and POLLHUP are reported always
         failed: asyncio.Future[None] = loop.create_future()
 
         def call() -> None:
             try:
-                on_readable()
+                while on_readable() and hung_up is not None and hung_up.poll(0):
+                    pass
             except BaseException as error:
                 loop.remove_reader(descriptor)
                 if not failed.done():

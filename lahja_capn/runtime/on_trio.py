@@ -88,7 +88,7 @@ class TrioRuntime:
     async def wait_readable(self, descriptor: int) -> None:
         await trio.lowlevel.wait_readable(descriptor)
 
-    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], None]) -> None:
+    async def call_when_readable(self, descriptor: int, on_readable: Callable[[], bool]) -> None:
         while True:
             await trio.lowlevel.wait_readable(descriptor)
             on_readable()

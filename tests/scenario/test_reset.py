@@ -1,0 +1,36 @@
+"""A peer that goes without having read what we sent: the kernel reports an error, and what it sent before counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lahja_capn.binding import event_type
+from lahja_capn.session import Offer
+from lahja_capn.wire import encode_frame, frame_size
+from tests.conftest import Runtime
+from tests.scenario.events import Blob, Count
+from tests.scenario.support import Collector, at, eventually, raw_peer, scenario
+
+
+@scenario
+async def test_peer_that_resets_the_connection_is_gone_and_its_last_events_have_arrived(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+        got = Collector()
+        server.subscribe(Blob, got)
+        async with raw_peer(server, Count) as peer:
+            await peer.read(lambda: event_type(Blob).type_id in peer.session.remote_subscriptions)
+            await server.broadcast(Count(number=1))
+            await eventually(lambda: server.get_peer_counters()["raw"].sent == 1)
+            blob = event_type(Blob)
+            for number in range(3):
+                frame = encode_frame(
+                    peer.table.wire_id(blob), 0, 0, blob.encode(Blob(number=number, data=bytes(1000)))
+                )
+                assert peer.session.offer_event(blob, frame_size(frame), frame) is Offer.QUEUED
+            # No turn of the loop between the last event and the reset.
+            await peer.write()
+            peer.close()
+            await eventually(lambda: not server._peers.all)
+        assert got.numbers == [0, 1, 2]
