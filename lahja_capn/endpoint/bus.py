@@ -15,6 +15,7 @@ from ..binding import (
     BroadcastConfig,
     EventType,
     RequestToken,
+    Segments,
 )
 from ..binding import event_type as event_type_of
 from ..errors import (
@@ -423,13 +424,18 @@ class Bus:
         pending = PendingRequest(event_type, expected, self._runtime.new_waiter())
         self._on_deadline(self.deadlines.add(pending, time.monotonic(), timeout_s))
         try:
+            full: list[Connection] = []
+            segments: Segments = ()
             if route.peers:
-                await self._ask_peers(pending, item, event_type, route.peers)
+                segments = event_type.encode(item)
+                full = self._ask_peers(pending, event_type, segments, route.peers)
             if route.inboxes:
                 self._ask_here(pending, item, route.inboxes)
             if item._origin is None:
                 item._bind(self.name, None)
             pending.sealed()
+            if full:
+                return await self._wait_and_ask(pending, event_type, segments, full)
             return await pending.wait()
         finally:
             # Timed out, cancelled or answered: nothing of it stays behind (lahja L8 leaked a slot).
@@ -437,32 +443,79 @@ class Bus:
             self.deadlines.remove(pending)
             self._forget(pending)
 
-    async def _ask_peers(
+    def _ask_peers(
         self,
         pending: PendingRequest,
-        item: BaseRequestResponseEvent[Any],
         event_type: EventType,
+        segments: Segments,
         peers: tuple[Connection, ...],
-    ) -> None:
-        segments = event_type.encode(item)
+    ) -> list[Connection]:
+        """Ask every peer that has room for a request; return those that have none, as asked under number 0."""
+        full = []
         too_large: FrameTooLarge | None = None
         for connection in peers:
             if not connection.session.has_request_room:
-                await connection.room_for_request(self._limits.too_slow_s)
-            if connection.closed is not None:
                 pending.asked((connection.serial, 0), connection.name)
-                pending.responder_gone((connection.serial, 0), connection.closed.text or "disconnected")
+                full.append(connection)
                 continue
             try:
-                number = connection.session.send_request(event_type, segments)
+                self._ask(pending, event_type, segments, connection)
             except FrameTooLarge as error:
                 too_large = error
-                continue
-            pending.asked((connection.serial, number), connection.name)
-            connection.pending[number] = pending
-            connection.send_now_or_soon(len(connection.pending) == 1)
         if too_large is not None and not pending.asked_keys():
             raise too_large
+        return full
+
+    def _ask(
+        self, pending: PendingRequest, event_type: EventType, segments: Segments, connection: Connection
+    ) -> None:
+        number = connection.session.send_request(event_type, segments)
+        pending.asked((connection.serial, number), connection.name)
+        connection.pending[number] = pending
+        connection.send_now_or_soon(len(connection.pending) == 1)
+
+    async def _wait_and_ask(
+        self,
+        pending: PendingRequest,
+        event_type: EventType,
+        segments: Segments,
+        full: list[Connection],
+    ) -> BaseEvent:
+        """Wait for the answer, and meanwhile for room at the peers that had none.
+
+        At the same time, so that one stuck peer holds up neither the others' answers nor the time-out.
+        """
+        failure: Exception | None = None
+        response: BaseEvent | None = None
+        async with anyio.create_task_group() as tasks:
+            for connection in full:
+                tasks.start_soon(self._ask_when_room, pending, event_type, segments, connection)
+            try:
+                response = await pending.wait()
+            except Exception as error:
+                # Not through the task group, which would wrap it.
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        assert response is not None  # one of the two
+        return response
+
+    async def _ask_when_room(
+        self, pending: PendingRequest, event_type: EventType, segments: Segments, connection: Connection
+    ) -> None:
+        await connection.room_for_request(self._limits.too_slow_s)
+        placeholder = (connection.serial, 0)
+        if connection.closed is not None:
+            pending.responder_gone(placeholder, connection.closed.text or "disconnected")
+            return
+        try:
+            self._ask(pending, event_type, segments, connection)
+        except FrameTooLarge as error:
+            failure = ResponderFailure(connection.name, "handlerRaised", type(error).__qualname__, str(error))
+            pending.responder_failed(placeholder, failure)
+        else:
+            pending.no_longer_asked(placeholder)
 
     def _ask_here(
         self, pending: PendingRequest, item: BaseRequestResponseEvent[Any], inboxes: tuple[Inbox, ...]

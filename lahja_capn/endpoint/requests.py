@@ -65,6 +65,10 @@ class PendingRequest:
         """``endpoint`` got the request under ``key``."""
         self._responders[key] = endpoint
 
+    def no_longer_asked(self, key: RequestKey) -> None:
+        """``key`` was only a place for the responder until it could be asked under another."""
+        self._responders.pop(key, None)
+
     def asked_keys(self) -> tuple[RequestKey, ...]:
         """Where an answer is still possible."""
         return tuple(self._responders)

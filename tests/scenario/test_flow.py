@@ -8,10 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
-from lahja_capn import BroadcastConfig, EndpointAPI, Limits
+from lahja_capn import BroadcastConfig, EndpointAPI, Limits, RequestTimeout
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
-from tests.scenario.support import Collector, eventually, pair, scenario, turns
+from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
 
 SMALL = Limits(event_credit_bytes=400, queued_per_peer_bytes=400)
 
@@ -154,8 +154,6 @@ async def test_two_that_flood_each_other_while_their_handlers_ask_each_other_do_
 async def test_request_waits_for_room_while_the_peer_takes_no_byte(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
-    from tests.scenario.support import at, raw_peer
-
     limits = Limits(queued_per_peer_bytes=10_000)
     async with runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server:
         async with raw_peer(server, Question) as peer, anyio.create_task_group() as tasks:
@@ -185,3 +183,28 @@ async def test_requests_pass_one_by_one_through_the_smallest_window(
         else:
             with pytest.raises(TimeoutError):
                 await client.request(Question(number=1), timeout=0.02)
+
+
+@scenario
+async def test_peer_without_room_for_requests_holds_up_neither_the_others_answer_nor_the_timeout(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    # Without credit for requests the first one already stays in the queue, and fills it.
+    server_limits, peer_limits = Limits(queued_per_peer_bytes=8), Limits(request_credit_bytes=0)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=server_limits) as server,
+        raw_peer(server, Question, limits=peer_limits),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(server.request, Question(number=0))
+        await eventually(lambda: not server._peers.up["raw"].session.has_request_room)
+        with pytest.raises(RequestTimeout) as raised:
+            await server.request(Question(number=1), timeout=0.05)
+        assert raised.value.waiting_for == ("raw",)
+        async with runtime.endpoint_class("healthy").run() as healthy:
+            await join(healthy, server, at(short_tmp_path, "server"))
+            await healthy.subscribe(Question, answers(healthy)).acknowledged()
+            assert (await server.request(Question(number=2), timeout=5)).number == 2
+        # Neither question is still on its way to the peer that had no room.
+        assert server._peers.up["raw"].session.queued_frames == 1
+        tasks.cancel_scope.cancel()
