@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import pytest
 
-import lahja_capn.endpoint.bus
+import lahja_capn.endpoint.publishing
 from lahja_capn import (
     BroadcastConfig,
     ConnectionConfig,
@@ -943,7 +943,7 @@ async def test_L17_event_is_encoded_once_for_all_peers(
 ) -> None:
     config = at(short_tmp_path, "server")
     encoded: list[str] = []
-    original = lahja_capn.endpoint.bus.encode_frame
+    original = lahja_capn.endpoint.publishing.encode_frame
 
     def count_and_encode(*args: Any) -> Any:
         encoded.append("frame")
@@ -967,7 +967,7 @@ async def test_L17_event_is_encoded_once_for_all_peers(
             encoded.append("event")
             return encode(self, event)
 
-        monkeypatch.setattr(lahja_capn.endpoint.bus, "encode_frame", count_and_encode)
+        monkeypatch.setattr(lahja_capn.endpoint.publishing, "encode_frame", count_and_encode)
         monkeypatch.setattr(type(bound), "encode", count_and_encode_event)
         await server.broadcast(Count(number=1))
         server.broadcast_nowait(Count(number=2))

@@ -1,0 +1,181 @@
+"""Events out: to the inboxes here and to every peer that wants them, under each one's policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio.lowlevel
+
+from ..binding import BaseEvent, BroadcastConfig, EventType
+from ..binding import event_type as event_type_of
+from ..errors import FrameTooLarge
+from ..session import Offer
+from ..wire.frames import FrameKind, encode_frame, frame_size
+from .asking import AskingBus
+from .connection import Connection
+from .routes import Route
+
+# Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
+# nothing, so without this a loop of them would keep the event loop to itself.
+LOCAL_TURN_EVENTS = 128
+
+# An attribute of an enum costs several times a global, and these are looked up for every event.
+_EVENT = int(FrameKind.EVENT)
+_QUEUED = Offer.QUEUED
+
+
+class PublishingBus(AskingBus):
+    """Sends events."""
+
+    async def broadcast(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
+        event_type = event_type_of(event)
+        if config is not None and config.filter_event_id is not None:
+            self._answer(event, event_type, config.filter_event_id)
+            return
+        route = self._routes.get(event_type) if config is None else None
+        if route is None:
+            route = self._route(event_type, config)
+        peers = route.peers
+        inboxes = route.inboxes
+        if not peers and not inboxes:
+            if config is None or config.require_subscriber:
+                raise self._nobody(event_type, config)
+            return
+        if event._origin is None:
+            event._bind(self.name, None)
+        if peers:
+            buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
+            size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
+            turn_over = False
+            refused: list[tuple[Connection, Offer]] | None = None
+            for connection in peers:
+                offer = connection.session.offer_event(event_type, size, buffers)
+                if offer is _QUEUED:
+                    turn_over = connection.queued(size) or turn_over
+                elif refused is None:
+                    refused = [(connection, offer)]
+                else:
+                    refused.append((connection, offer))
+            for inbox in inboxes:
+                inbox.put(event, None, None)
+            if refused is not None:
+                await self._settle(event_type, size, buffers, route, refused)
+            if turn_over:
+                await self._end_turn()
+        else:
+            for inbox in inboxes:
+                inbox.put(event, None, None)
+            self._local_turn += 1
+            if self._local_turn >= LOCAL_TURN_EVENTS:
+                self._local_turn = 0
+                await anyio.lowlevel.checkpoint()
+        for inbox in inboxes:
+            if not inbox.has_room:
+                await inbox.room()
+
+    async def _end_turn(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        limit = self._limits.queued_per_endpoint_bytes
+        while True:
+            up = self._peers.up.values()
+            if sum(connection.session.queued_bytes for connection in up) <= limit:
+                return
+            fullest = max(up, key=lambda connection: connection.session.queued_bytes)
+            await fullest.less_queued(self._limits.too_slow_s)
+
+    async def _settle(
+        self,
+        event_type: EventType,
+        size: int,
+        buffers: Any,
+        route: Route,
+        refused: list[tuple[Connection, Offer]],
+    ) -> None:
+        """Wait for the peers that were full; everybody else has the event already."""
+        too_large = 0
+        full = []
+        for connection, offer in refused:
+            if offer is Offer.FULL:
+                full.append(connection)
+            elif offer is Offer.TOO_LARGE:
+                too_large += 1
+            self._refused(connection, offer)
+        if len(full) == 1:
+            await self._offer_when_room(full[0], event_type, size, buffers)
+        elif full:
+            # For all at the same time: a stuck one must not keep the event from one that has room again.
+            async with anyio.create_task_group() as tasks:
+                for connection in full:
+                    tasks.start_soon(self._offer_when_room, connection, event_type, size, buffers)
+        self._raise_if_too_large(event_type, size, route, too_large)
+
+    async def _offer_when_room(
+        self, connection: Connection, event_type: EventType, size: int, buffers: Any
+    ) -> None:
+        offer = Offer.FULL
+        while offer is Offer.FULL:
+            await connection.room(self._limits.too_slow_s)
+            offer = connection.session.offer_event(event_type, size, buffers)
+        if offer is Offer.QUEUED:
+            connection.queued(size)
+        else:
+            self._refused(connection, offer)
+
+    def _refused(self, connection: Connection, offer: Offer) -> None:
+        if offer is Offer.DISCONNECT:
+            self._disconnect_full(connection)
+        connection.check_deadline()  # a drop is told to the peer, some time later
+
+    def _raise_if_too_large(self, event_type: EventType, size: int, route: Route, too_large: int) -> None:
+        if too_large < len(route.peers) or route.inboxes:
+            return
+        peer = max(route.peers, key=lambda connection: connection.session.peer_frame_limit)
+        limit = peer.session.peer_frame_limit
+        raise FrameTooLarge(
+            f"{event_type.name} encodes to {size} bytes but {peer.name!r} accepts {limit} per frame (its frame "
+            "limit, told in the handshake). Send less, or raise Limits.frame_bytes there.",
+            event=event_type.name,
+            peer=peer.name,
+            size=size,
+            limit=limit,
+        )
+
+    def _disconnect_full(self, connection: Connection) -> None:
+        connection.say_goodbye(
+            "tooSlow", f"{connection.session.queued_bytes} bytes are queued and the policy is disconnect"
+        )
+
+    def broadcast_nowait(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
+        event_type = event_type_of(event)
+        if config is not None and config.filter_event_id is not None:
+            self._answer(event, event_type, config.filter_event_id)
+            return
+        route = self._route(event_type, config)
+        if not route.peers and not route.inboxes:
+            if config is None or config.require_subscriber:
+                raise self._nobody(event_type, config)
+            return
+        event._bind(self.name, None)
+        too_large = 0
+        size = 0
+        if route.peers:
+            buffers = encode_frame(route.wire_id, FrameKind.EVENT, 0, event_type.encode(event))
+            size = frame_size(buffers)
+            limit = self._limits.queued_per_endpoint_bytes
+            full = sum(connection.session.queued_bytes for connection in route.peers) > limit
+            for connection in route.peers:
+                offer = connection.session.offer_event(event_type, size, buffers) if not full else Offer.FULL
+                if offer is Offer.QUEUED:
+                    connection.queued(size)
+                elif offer is Offer.FULL:
+                    connection.session.count_dropped(event_type, size)
+                elif offer is Offer.TOO_LARGE:
+                    too_large += 1
+                elif offer is Offer.DISCONNECT:
+                    self._disconnect_full(connection)
+                if offer is not Offer.QUEUED:
+                    connection.check_deadline()
+        for inbox in route.inboxes:
+            inbox.put_nowait(event)
+        if too_large:
+            self._raise_if_too_large(event_type, size, route, too_large)
