@@ -16,15 +16,8 @@ from lahja_capn.errors import EventArgumentError
 _Message = capnp._MallocMessageBuilder
 
 
-def encode_record(record: Record) -> Segments:
-    """Return the message of a record: the one it came in, or a new one."""
-    private = record.__dict__
-    segments: Segments | None = private.get("_segments")
-    if segments is not None:
-        return segments
-    if "_parent" not in private:
-        return encode_values(record._binding, private)
-    # A view of a struct inside another event, sent as an event of its own.
+def encode_view(record: Record) -> Segments:
+    """Return the message of a struct that is part of another event, to be sent as an event of its own."""
     segments = root(record)._segments or (bytes(8),)
     try:
         return unboxed(record._refresh(), sum(map(len, segments)) // 8)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lahja_capn.binding.codec import StructCodec, encode_record
+from lahja_capn.binding.codec import StructCodec, encode_values, encode_view
 from lahja_capn.binding.fieldtypes import ListType, StructType
 from lahja_capn.binding.layout import layout_of
 from lahja_capn.binding.plan import StructPlan
@@ -75,7 +75,13 @@ class EventType:
         Raises:
             EventArgumentError: the values are valid one by one but too large together.
         """
-        return encode_record(event)
+        private = event.__dict__
+        segments: Segments | None = private.get("_segments")
+        if segments is not None:
+            return segments
+        if "_parent" not in private:
+            return encode_values(event._binding, private)
+        return encode_view(event)
 
     def open(
         self, segments: Segments, origin: str | None = None, token: RequestToken | None = None

@@ -338,9 +338,10 @@ class Connection:
 
     def queued(self, size: int) -> bool:
         """``size`` bytes were queued: send soon. True if they were many, and the caller should let others run."""
-        self._unflushed += size
-        if self._unflushed < FLUSH_BYTES:
-            self.wake_writer()
+        self._unflushed = unflushed = self._unflushed + size
+        if unflushed < FLUSH_BYTES:
+            if not self._flush_wanted:
+                self.wake_writer()
             return False
         self.flush()
         return True

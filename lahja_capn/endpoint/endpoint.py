@@ -29,7 +29,9 @@ class Endpoint(ConnectingEndpoint):
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
             raise self._lifecycle_error()
-        await self._bus.broadcast(item, config)
+        rest = self._bus.publish(item, config)
+        if rest is not None:
+            await rest
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         self._check()

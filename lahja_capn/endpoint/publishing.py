@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import anyio.lowlevel
@@ -13,6 +14,7 @@ from ..session import Offer
 from ..wire.frames import FrameKind, encode_frame, frame_size
 from .asking import AskingBus
 from .connection import Connection
+from .inbox import Inbox
 from .routes import Route
 
 # Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
@@ -27,11 +29,15 @@ _QUEUED = Offer.QUEUED
 class PublishingBus(AskingBus):
     """Sends events."""
 
-    async def broadcast(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
+    def publish(self, event: BaseEvent, config: BroadcastConfig | None) -> Awaitable[None] | None:
+        """Send an event to everybody who has room. Returns what is left to be awaited, usually nothing.
+
+        No coroutine of its own: it is called for every event, and nearly always done when it returns.
+        """
         event_type = event_type_of(event)
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
-            return
+            return None
         route = self._routes.get(event_type) if config is None else None
         if route is None:
             route = self._route(event_type, config)
@@ -40,13 +46,14 @@ class PublishingBus(AskingBus):
         if not peers and not inboxes:
             if config is None or config.require_subscriber:
                 raise self._nobody(event_type, config)
-            return
+            return None
         if event._origin is None:
             event._bind(self.name, None)
+        turn_over = False
+        rest: Awaitable[None] | None = None
         if peers:
             buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
             size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
-            turn_over = False
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
                 offer = connection.session.offer_event(event_type, size, buffers)
@@ -56,19 +63,30 @@ class PublishingBus(AskingBus):
                     refused = [(connection, offer)]
                 else:
                     refused.append((connection, offer))
-            for inbox in inboxes:
-                inbox.put(event, None, None)
             if refused is not None:
-                await self._settle(event_type, size, buffers, route, refused)
-            if turn_over:
-                await self._end_turn()
+                rest = self._settle(event_type, size, buffers, route, refused)
         else:
-            for inbox in inboxes:
-                inbox.put(event, None, None)
             self._local_turn += 1
             if self._local_turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
-                await anyio.lowlevel.checkpoint()
+                turn_over = True
+        full = False
+        for inbox in inboxes:
+            inbox.put(event, None, None)
+            if not inbox.has_room:
+                full = True
+        if rest is None and not turn_over and not full:
+            return None
+        return self._finish(rest, turn_over, inboxes)
+
+    async def _finish(
+        self, rest: Awaitable[None] | None, turn_over: bool, inboxes: tuple[Inbox, ...]
+    ) -> None:
+        """Wait for those that had no room; let other tasks run."""
+        if rest is not None:
+            await rest
+        if turn_over:
+            await self._end_turn()
         for inbox in inboxes:
             if not inbox.has_room:
                 await inbox.room()
