@@ -195,6 +195,9 @@ class EndpointAPI(ABC):
         other. An exception is logged at ERROR, given to the endpoint's ``on_handler_error``, and, for a
         request, sent to the requester.
 
+        Under ``wait`` a handler must not broadcast more events of its own type to its own endpoint than the
+        queue holds: it would wait for itself.
+
         Args:
             handler: a plain or an async function of one event.
             policy: what happens to an event that finds ``queue`` events waiting. ``wait`` holds the
@@ -211,7 +214,11 @@ class EndpointAPI(ABC):
         policy: Policy = Policy.WAIT,
         queue: int = DEFAULT_QUEUE_EVENTS,
     ) -> EventStream[E]:
-        """Events of exactly this class, from this call on, for ``async for``; ends after ``num_events``."""
+        """Events of exactly this class, from this call on, for ``async for``; ends after ``num_events``.
+
+        A stream that nobody reads any more holds its publishers back until it is collected: leave an endless
+        one with ``aclose()`` or ``async with endpoint.stream(Foo) as events:``.
+        """
 
     @abstractmethod
     async def wait_for(self, event_type: type[E]) -> E:

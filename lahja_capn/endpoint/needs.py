@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
-from typing_extensions import Buffer
+from ..wire import Buffer
 
 T = TypeVar("T")
 

@@ -19,9 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from typing_extensions import Buffer
-
 from ..errors import AddressInUse, ConnectionAttemptRejected, SocketPathTooLong
+from ..wire import Buffer
 
 logger = logging.getLogger("lahja_capn.transport")
 
