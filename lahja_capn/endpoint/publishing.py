@@ -34,7 +34,10 @@ class PublishingBus(AskingBus):
 
         No coroutine of its own: it is called for every event, and nearly always done when it returns.
         """
-        event_type = event_type_of(event)
+        event_type = getattr(event, "_event_type", None)
+        if event_type is None or event_type.event_class is not type(event):
+            # Not bound, or only its base class is: this raises. The look above is the same, without a call.
+            event_type = event_type_of(event)
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
             return None
@@ -47,13 +50,13 @@ class PublishingBus(AskingBus):
             if config is None or config.require_subscriber:
                 raise self._nobody(event_type, config)
             return None
-        if event._origin is None:
-            event._bind(self.name, None)
         turn_over = False
         rest: Awaitable[None] | None = None
         if peers:
             buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
             size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
+            if event._origin is None:
+                event._bind(self.name, None)
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
                 offer = connection.session.offer_event(event_type, size, buffers)
@@ -66,6 +69,8 @@ class PublishingBus(AskingBus):
             if refused is not None:
                 rest = self._settle(event_type, size, buffers, route, refused)
         else:
+            if event._origin is None:
+                event._bind(self.name, None)
             self._local_turn += 1
             if self._local_turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
