@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lahja_capn.binding.annotations import check_class
 from lahja_capn.binding.event import BaseEvent, BaseRequestResponseEvent
@@ -19,8 +19,25 @@ from lahja_capn.errors import BindError
 C = TypeVar("C", bound=type[Record])
 
 
+class _Struct(Protocol):
+    """A struct of a loaded schema: for type checkers, what an event class is not."""
+
+    @property
+    def schema(self) -> Any: ...
+
+
+class _Schema(Protocol):
+    """pycapnp's schema of a struct."""
+
+    @property
+    def fields_list(self) -> Any: ...
+
+
 def bind(
-    struct: Any = None, *, rename: Mapping[str, str] | None = None, type_id: int | None = None
+    struct: _Struct | _Schema | None = None,
+    *,
+    rename: Mapping[str, str] | None = None,
+    type_id: int | None = None,
 ) -> Callable[[C], C]:
     """Return a class decorator that binds an event class, or a class for a nested struct.
 
@@ -44,6 +61,14 @@ def bind(
         BindError: the class does not fit the struct, or the struct is bound to another class already. Binding
             again from the same module and name replaces.
     """
+    target: Any = struct
+    if isinstance(target, type) and issubclass(target, Record):
+        name = target.__qualname__
+        raise BindError(
+            f"{name}: @bind takes the struct to bind to, in parentheses: @bind(schema.{name}).",
+            event=name,
+            field=None,
+        )
     if (struct is None) == (type_id is None):
         raise BindError(
             "@bind takes a struct, as in @bind(schema.Foo), or a type_id for a class that serializes itself.",

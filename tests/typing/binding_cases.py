@@ -59,6 +59,21 @@ class Old(BaseRequestResponseEvent[Answer]):
         return Answer
 
 
+@bind  # ! arg-type
+class NoParentheses(BaseEvent):
+    text: str
+
+
+@bind  # ! arg-type
+class NoParenthesesStruct(Struct):
+    text: str
+
+
+@bind(Line)  # ! arg-type
+class BoundToAClass(Struct):
+    sku: str
+
+
 order = OrderPlaced(orderId=1, lines=[Line(sku="a")], payload=b"bytes")
 OrderPlaced(
     orderId=1, lines=(), payload=bytearray(b"x"), scan=memoryview(b"y"), extra="text", first=Line(sku="b")

@@ -536,3 +536,11 @@ def test_a_data_view_annotation_may_be_inherited_or_quoted() -> None:
         data: "DataView"  # noqa: UP037
 
     assert isinstance(View(data=b"x").data, memoryview)
+
+
+@pytest.mark.parametrize("base", [BaseEvent, Struct])
+def test_bind_without_parentheses_names_the_form_with_a_struct(base: Any) -> None:
+    cls: Any = type("Small", (base,), {"__module__": __name__})
+    with pytest.raises(BindError, match=r"Small: .*in parentheses: @bind\(schema\.Small\)\.") as caught:
+        bind(cls)
+    assert caught.value.event == "Small"
