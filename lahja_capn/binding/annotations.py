@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections.abc
 import difflib
 import inspect
+import types
 import typing
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from lahja_capn.binding.anypointer import AnyPointer
+from lahja_capn.binding.anypointer import AnyPointer, Cast, box_pointer
 from lahja_capn.binding.dataview import DataView
 from lahja_capn.binding.enumerant import Enumerant
 from lahja_capn.binding.fieldtypes import AnyPointerType, ListType, StructType
@@ -60,7 +61,7 @@ def check_class(
         if wanted is not None:
             raise BindError(
                 f"{cls.__qualname__}.{attr} is annotated {_show(annotation)}, but {plan.name}.{field.name} "
-                f"is {field.type.name}: annotate it {wanted}.",
+                f"is {field.type.name}: annotate it {wanted}.{_OPTIONAL_HINT if _allows_none(annotation) else ''}",
                 event=cls.__qualname__,
                 field=attr,
             )
@@ -117,33 +118,57 @@ def _check_default(cls: type, plan: StructPlan, attr: str, name: str, value: Any
             event=cls.__qualname__,
             field=attr,
         )
-    default = field.read(_defaults(plan)) if not field.in_union else None
+    default = None if field.in_union else _default(plan, name)
     try:
         stated = field.type.convert(value)
         if field.in_union or stated == default or (stated != stated and default != default):
             return
     except Mismatch:
         pass
-    raise BindError(
-        f"{cls.__qualname__}.{attr} = {describe(value)}, but the schema's default of {plan.name}.{name} is "
-        f"{default!r}: "
-        "that is what a receiver reads when the field is left out. Write the same, or OPTIONAL.",
-        event=cls.__qualname__,
-        field=attr,
-    )
+    where = f"{cls.__qualname__}.{attr} = {describe(value)}"
+    if field.in_union or isinstance(field.type, (StructType, AnyPointerType)):
+        what = "a member of a union" if field.in_union else f"of type {field.type.name}"
+        reason = (
+            f"{where}, but {plan.name}.{name} is {what}, whose default cannot be written so: write "
+            f"{attr} = OPTIONAL, which says that it may be left out."
+        )
+    else:
+        reason = (
+            f"{where}, but the schema's default of {plan.name}.{name} is {default!r}: that is what a receiver "
+            "reads when the field is left out. Write the same, or OPTIONAL."
+        )
+    raise BindError(reason, event=cls.__qualname__, field=attr)
 
 
-def _defaults(plan: StructPlan) -> Any:
-    view = object.__new__(plan.view_class())
-    view.__dict__.update({"_segments": (bytes(8),), "_plan": plan})
-    return view
+def _default(plan: StructPlan, name: str) -> Any:
+    """Return what a field reads as when it is left out, None for a group inside a group."""
+    field = plan.fields[name]
+    if not plan.is_group:
+        view = object.__new__(plan.view_class())
+        view.__dict__.update({"_segments": (bytes(8),), "_plan": plan})
+        return field.read(view)
+    # A group is no message's root, and pycapnp's module of it does not lead to the struct it is part of.
+    proto = next(proto for proto in plan.node.struct.fields if proto.name == name)
+    if str(proto.which()) == "group":
+        return None
+    value = proto.slot.defaultValue
+    which = str(value.which())
+    raw = getattr(value, which)
+    if isinstance(field.type, EnumType):
+        return field.type.table.at(raw)
+    if which not in ("struct", "list", "anyPointer"):
+        return raw
+    pointer = AnyPointer._holding(box_pointer(raw)) if proto.slot.hadExplicitDefault else AnyPointer()
+    if isinstance(field.type, ListType):
+        return pointer._cast(Cast("list", field.type))
+    return pointer.as_struct(field.type.plan) if isinstance(field.type, StructType) else pointer
 
 
 def _no_field(cls: type, plan: StructPlan, attr: str, names: dict[str, str]) -> BindError:
     close = difflib.get_close_matches(attr, names, 3, 0.5)
     return BindError(
         f"{cls.__qualname__}.{attr}: {plan.name} has no such field; "
-        f"{'did you mean ' + ' or '.join(close) if close else 'it has ' + (', '.join(names) or 'none')}? "
+        f"{'did you mean ' + ' or '.join(close) + '?' if close else 'it has ' + (', '.join(names) or 'none') + '.'} "
         "An attribute that is no field is annotated ClassVar.",
         event=cls.__qualname__,
         field=attr,
@@ -211,6 +236,13 @@ def _describe(kind: FieldType, annotation: Any, own: Own) -> tuple[str, bool]:
 
 class _Nothing:
     """Fits no field."""
+
+
+_OPTIONAL_HINT = " A field is never None: to let it be left out, give it the default OPTIONAL."
+
+
+def _allows_none(annotation: Any) -> bool:
+    return get_origin(annotation) in (typing.Union, types.UnionType) and type(None) in get_args(annotation)
 
 
 def _show(annotation: Any) -> str:

@@ -222,15 +222,13 @@ class AnyPointer:
 
     def _copy(self) -> Segments:
         """Return a Box of its own that holds a copy of the value, laid out in libcapnp's order."""
-        builder = capnp._MallocMessageBuilder().init_root(_Box.schema)
         sealed = self._sealed()
         try:
-            builder._set("value", sealed._open())
+            return box_pointer(sealed._open())
         except EventFieldError:
             raise
         except Exception as error:
             raise unreadable(self, "", error) from error
-        return tuple(builder._parent.get_segments_for_output())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AnyPointer):
@@ -300,6 +298,14 @@ def box_reader(value: Any, words: int = 0) -> Segments:
     message = capnp._MallocMessageBuilder(words) if words else capnp._MallocMessageBuilder()
     message.init_root(_Box.schema)._set_by_field(_VALUE, value)
     return tuple(message.get_segments_for_output())
+
+
+def box_pointer(pointer: Any) -> Segments:
+    """Return a Box that holds a copy of what a pycapnp AnyPointer points to. Raises what pycapnp raises."""
+    builder = capnp._MallocMessageBuilder().init_root(_Box.schema)
+    # By name: with a field object pycapnp 2.2.4 does not take a pointer of its own.
+    builder._set("value", pointer)
+    return tuple(builder._parent.get_segments_for_output())
 
 
 def unboxed(value: Any, words: int) -> Segments:

@@ -6,15 +6,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+import capnp
 from lahja_capn.binding.annotations import check_class
 from lahja_capn.binding.event import BaseEvent, BaseRequestResponseEvent
 from lahja_capn.binding.eventtype import EventType, OpaqueEventType, TypeRow, reachable_rows, row_of
 from lahja_capn.binding.plan import Binding, StructPlan, get_plan, struct_schema
-from lahja_capn.binding.record import Record
+from lahja_capn.binding.record import Record, reason_of
 from lahja_capn.binding.registry import check_free, register
 from lahja_capn.binding.responses import has_own_response_type, response_type, type_argument
 from lahja_capn.binding.structs import Struct, install
-from lahja_capn.errors import BindError
+from lahja_capn.errors import BindError, EventFieldError
 
 C = TypeVar("C", bound=type[Record])
 
@@ -99,7 +100,14 @@ def bind(
         else:
             frame = sys._getframe(1)
             local_names = dict(frame.f_locals) if frame.f_locals is not frame.f_globals else {}
-            _bind_struct(cls, struct, dict(rename or {}), local_names)
+            try:
+                _bind_struct(cls, struct, dict(rename or {}), local_names)
+            except (capnp.KjException, EventFieldError) as error:
+                raise BindError(
+                    f"{cls.__qualname__} cannot be bound: {reason_of(error)}.",
+                    event=cls.__qualname__,
+                    field=None,
+                ) from error
         return cls
 
     return decorate

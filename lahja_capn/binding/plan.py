@@ -379,6 +379,6 @@ class Binding:
 
     def _two(self, fields: dict[str, Any]) -> tuple[str, str]:
         return (
-            "one member of the union " + ", ".join(sorted(self.union)),
+            "one member of the union " + ", ".join(name for name in self.attrs if name in self.union),
             ", ".join(name for name in fields if name in self.union),
         )

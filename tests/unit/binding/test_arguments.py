@@ -77,9 +77,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"shape": {"circle": 1.0, "nothing": None}},
         "shape",
-        "one member of the union circle, nothing, polygon",
+        "one member of the union circle, polygon, nothing",
     ),
-    ({"count": 1, "word": "x"}, "", "one member of the union count, none, part, span, word"),
+    ({"count": 1, "word": "x"}, "", "one member of the union none, count, word, part, span"),
     ({"textBox": {"value": 1}}, "textBox.value", "str (Text)"),
     ({"pair": {"boxed": {"value": "x"}}}, "pair.boxed.value", "bytes-like (Data): encode it"),
     ({"any": 5}, "any", "a bound struct or event, str, bytes, or an AnyPointer (AnyPointer)"),
