@@ -18,6 +18,7 @@ from ..binding import (
 from ..binding import event_type as event_type_of
 from ..errors import EventError, FrameTooLarge, LahjaError, ResponderFailure
 from ..session import FailedArrived, ResponseArrived
+from .arguments import refuse_class
 from .connection import Connection
 from .inbox import Inbox
 from .requests import OpenRequest, PendingRequest
@@ -33,6 +34,7 @@ class AskingBus(Routes):
     async def request(
         self, item: BaseRequestResponseEvent[Any], config: BroadcastConfig | None, timeout_s: float
     ) -> BaseEvent:
+        refuse_class(item, "request")
         event_type = event_type_of(item)
         if not event_type.is_request:
             raise TypeError(

@@ -14,9 +14,10 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from ..binding import BaseEvent
+from ..binding import BaseEvent, find_event_type
 from ..errors import ConnectTimeout, DuplicateConnection, LahjaError, LifecycleError
 from ..session import Closed, PeerDropped, Session, TypeDisabled
+from .arguments import check_connection_config
 from .config import ConnectionConfig, check_endpoint_name
 from .connection import Connection
 from .life import LivingEndpoint
@@ -36,6 +37,17 @@ CONNECT_NOTICE_S = 2.0
 ACCEPT_REST_S = 0.25
 
 
+def _absolute(path: Path) -> str:
+    # Two processes that start in different folders name different files by the same relative path.
+    return os.path.abspath(path)
+
+
+def _type_name(type_id: int) -> str:
+    """The name of the class that is bound to a type id here, or the id."""
+    event_type = find_event_type(type_id)
+    return f"{type_id:#018x}" if event_type is None else event_type.name
+
+
 class ConnectingEndpoint(LivingEndpoint):
     """Serves, connects, and keeps the table of peers."""
 
@@ -44,6 +56,7 @@ class ConnectingEndpoint(LivingEndpoint):
     @classmethod
     @contextlib.asynccontextmanager
     async def serve(cls, config: ConnectionConfig, **options: Any) -> AsyncIterator[Self]:
+        check_connection_config(config)
         endpoint = cls(config.name, **options)
         async with endpoint.run():
             endpoint._listen(Path(config.path))
@@ -133,6 +146,7 @@ class ConnectingEndpoint(LivingEndpoint):
     async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
         self._check()
         for config in endpoints:
+            check_connection_config(config)
             check_endpoint_name(config.name)
             if config.name == self.name or self._path == Path(config.path):
                 raise DuplicateConnection(
@@ -219,7 +233,7 @@ class ConnectingEndpoint(LivingEndpoint):
             if now >= give_up_at:
                 raise ConnectTimeout(
                     f"Endpoint {self.name!r} waited {self._connect_timeout_s:g} s (connect_timeout_s) for "
-                    f"{config.name!r}, and nobody serves at {os.fspath(config.path)!r}. Start that endpoint with "
+                    f"{config.name!r}, and nobody serves at {_absolute(config.path)!r}. Start that endpoint with "
                     "serve(), or correct the path: both sides must name the same one.",
                     peer=config.name,
                     path=os.fspath(config.path),
@@ -285,11 +299,11 @@ class ConnectingEndpoint(LivingEndpoint):
 
     def on_dropped(self, connection: Connection, dropped: PeerDropped) -> None:
         logger.warning(
-            "%s: %r dropped %d events for this endpoint, which is too slow: %s",
+            "%s: %r dropped events for this endpoint, because its queue for us was full or they are over our "
+            "Limits.frame_bytes: %s",
             self.name,
             connection.name,
-            sum(dropped.counts.values()),
-            ", ".join(f"{count} of {type_id:#018x}" for type_id, count in dropped.counts.items()),
+            ", ".join(f"{count} of {_type_name(type_id)}" for type_id, count in dropped.counts.items()),
         )
 
     def on_closed(self, connection: Connection, closed: Closed) -> None:

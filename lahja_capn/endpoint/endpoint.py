@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, EventType
 from ..binding import event_type as event_type_of
 from ..session import Counters, Policy
+from .arguments import check_answerable, check_broadcast_config, check_event_class, check_policy
 from .config import check_endpoint_name
 from .connecting import ConnectingEndpoint
 from .handlers import HandlerInbox
@@ -29,12 +30,15 @@ class Endpoint(ConnectingEndpoint):
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
             raise self._lifecycle_error()
+        if config is not None:
+            check_broadcast_config(config)
         rest = self._bus.publish(item, config)
         if rest is not None:
             await rest
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         self._check()
+        check_broadcast_config(config)
         self._bus.broadcast_nowait(item, config)
 
     async def request(
@@ -45,11 +49,14 @@ class Endpoint(ConnectingEndpoint):
         timeout: float | None = None,
     ) -> R:
         self._check()
+        if config is not None:
+            check_broadcast_config(config)
         timeout_s = self.limits.request_timeout_s if timeout is None else timeout
         response = await self._bus.request(item, config, timeout_s)
         return response  # type: ignore[return-value]  # checked against expected_response_type()
 
     async def respond(self, request: BaseRequestResponseEvent[R], response: R) -> None:
+        check_answerable(request)
         await self.broadcast(response, request.broadcast_config())
 
     def subscribe(
@@ -61,6 +68,7 @@ class Endpoint(ConnectingEndpoint):
         queue: int = DEFAULT_QUEUE_EVENTS,
     ) -> Subscription:
         self._check()
+        check_event_class(event_type, "subscribe")
         if not callable(handler):
             raise TypeError(
                 f"subscribe() takes a handler, a function to call with each event, got {handler!r}"
@@ -68,7 +76,7 @@ class Endpoint(ConnectingEndpoint):
         inbox = HandlerInbox(
             self._runtime,
             event_type_of(event_type),
-            policy,
+            check_policy(policy),
             queue,
             self._bus.remove_inbox,
             self._disconnect_publisher,
@@ -96,12 +104,15 @@ class Endpoint(ConnectingEndpoint):
             lambda: all(connection.applied_version >= version for connection in self._peers.up.values())
         )
 
-    def _open_stream(self, event_type: type[BaseEvent], policy: Policy, queue: int) -> StreamInbox:
+    def _open_stream(
+        self, event_type: type[BaseEvent], policy: Policy, queue: int, method: str
+    ) -> StreamInbox:
         self._check()
+        check_event_class(event_type, method)
         inbox = StreamInbox(
             self._runtime,
             event_type_of(event_type),
-            policy,
+            check_policy(policy),
             queue,
             self._bus.remove_inbox,
             self._disconnect_publisher,
@@ -117,10 +128,10 @@ class Endpoint(ConnectingEndpoint):
         policy: Policy = Policy.WAIT,
         queue: int = DEFAULT_QUEUE_EVENTS,
     ) -> EventStream[E]:
-        return EventStream(self._open_stream(event_type, policy, queue), num_events)
+        return EventStream(self._open_stream(event_type, policy, queue, "stream"), num_events)
 
     async def wait_for(self, event_type: type[E]) -> E:
-        inbox = self._open_stream(event_type, Policy.WAIT, DEFAULT_QUEUE_EVENTS)
+        inbox = self._open_stream(event_type, Policy.WAIT, DEFAULT_QUEUE_EVENTS, "wait_for")
         event = await first_event(inbox, event_type.__qualname__)
         return event  # type: ignore[return-value]  # the inbox holds events of this type only
 
@@ -176,6 +187,7 @@ class Endpoint(ConnectingEndpoint):
         self._bus.check_subscribers(event_type_of(event_type), config)
 
     def set_peer_policy(self, endpoint_name: str, policy: Policy) -> None:
+        policy = check_policy(policy)
         self._peer_policies[check_endpoint_name(endpoint_name)] = policy
         connection = self._peers.up.get(endpoint_name)
         if connection is not None:

@@ -106,6 +106,8 @@ class HandlerInbox(Inbox):
                     if self._awaiting >= self._concurrency:
                         return
                 elif request is not None:
+                    if result is not None:
+                        self._warn_of_result(result)
                     request.handler_ended(None)
             if not self._queue:
                 self._busy = False
@@ -133,12 +135,24 @@ class HandlerInbox(Inbox):
             # There was no room for one more: go on where _run_inline stopped.
             await self._go_on_inline()
 
+    def _warn_of_result(self, result: object) -> None:
+        """A request handler returned an event: most likely it was meant to be the answer."""
+        if isinstance(result, BaseEvent):
+            logger.warning(
+                "Handler %s returned %s, which goes nowhere: answer a request with "
+                "`await endpoint.respond(request, response)`",
+                getattr(self._handler, "__qualname__", self._handler),
+                type(result).__qualname__,
+            )
+
     async def _await_result(
         self, event: BaseEvent, result: Awaitable[Any] | None, request: OpenRequest | None
     ) -> None:
         """Await what the handler returned; without ``result`` call it first, which may fail too (its signature)."""
         try:
-            await (self._handler(event) if result is None else result)
+            value = await (self._handler(event) if result is None else result)
+            if request is not None and isinstance(value, BaseEvent):
+                self._warn_of_result(value)
         except Exception as error:
             self._failed_with(event, error, request)
         except self._runtime.cancelled_error as error:

@@ -20,6 +20,7 @@ from ..errors import LifecycleError
 from ..session import LocalEndpoint, Policy, WireTable
 from ..wire.limits import Limits
 from .api import EndpointAPI
+from .arguments import check_limits, check_policy, check_seconds
 from .bus import Bus
 from .config import check_endpoint_name
 from .handlers import HandlerErrorHook
@@ -80,11 +81,11 @@ class LivingEndpoint(EndpointAPI):
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.name = check_endpoint_name(name)
-        self.limits = Limits() if limits is None else limits
+        self.limits = check_limits(limits)
         self.on_handler_error = on_handler_error
-        self._peer_policy = peer_policy
+        self._peer_policy = check_policy(peer_policy)
         self._peer_policies: dict[str, Policy] = {}
-        self._connect_timeout_s = connect_timeout_s
+        self._connect_timeout_s = check_seconds("connect_timeout_s", connect_timeout_s)
         self._runtime = self._runtime_class()
         self._transport = self._transport_class()
         keepalive_s = self.limits.keepalive_s
@@ -119,6 +120,15 @@ class LivingEndpoint(EndpointAPI):
 
     def __str__(self) -> str:
         return f"Endpoint[{self.name}]"
+
+    async def __aenter__(self) -> NoReturn:
+        raise LifecycleError(
+            f"Endpoint {self.name!r} is entered by its run(): write `async with {type(self).__name__}(...).run()`, or "
+            "serve(config)"
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never reached; there because ``async with`` looks for both."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -12,6 +12,7 @@ from ..binding import event_type as event_type_of
 from ..errors import FrameTooLarge
 from ..session import Offer
 from ..wire.frames import FrameKind, encode_frame, frame_size
+from .arguments import refuse_class
 from .asking import AskingBus
 from .connection import Connection
 from .inbox import Inbox
@@ -37,6 +38,7 @@ class PublishingBus(AskingBus):
         event_type = getattr(event, "_event_type", None)
         if event_type is None or event_type.event_class is not type(event):
             # Not bound, or only its base class is: this raises. The look above is the same, without a call.
+            refuse_class(event, "broadcast")
             event_type = event_type_of(event)
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
@@ -169,6 +171,7 @@ class PublishingBus(AskingBus):
         )
 
     def broadcast_nowait(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
+        refuse_class(event, "broadcast_nowait")
         event_type = event_type_of(event)
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)

@@ -1,0 +1,89 @@
+"""Arguments of the public API that are of the wrong kind: told where they are given, with what to write instead."""
+
+from __future__ import annotations
+
+from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
+from ..errors import ConfigError
+from ..session import Policy
+from ..wire.limits import Limits
+from .config import ConnectionConfig
+
+
+def check_policy(policy: Policy | str) -> Policy:
+    """Return the policy; its value as a string ("drop_oldest") is one too.
+
+    Raises:
+        ConfigError: there is no such policy.
+    """
+    try:
+        return Policy(policy)
+    except ValueError:
+        raise ConfigError(
+            f"There is no policy {policy!r}: wanted one of {', '.join(f'Policy.{each.name}' for each in Policy)}.",
+            policy=policy,
+        ) from None
+
+
+def check_limits(limits: Limits | None) -> Limits:
+    """Return the limits, the defaults for None. Raises ConfigError for anything else."""
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise ConfigError(f"limits is a Limits, such as Limits(frame_bytes=2**20), got {limits!r}")
+    return limits
+
+
+def check_seconds(name: str, seconds: object) -> float:
+    """Return a number of seconds above 0. Raises ConfigError for anything else."""
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0:
+        return seconds
+    raise ConfigError(f"{name} is a number of seconds above 0, got {seconds!r}")
+
+
+def check_connection_config(config: object) -> ConnectionConfig:
+    """Return the config. Raises TypeError for anything else, most often a name alone."""
+    if not isinstance(config, ConnectionConfig):
+        raise TypeError(
+            f"wanted a ConnectionConfig, which has a name and a path, got {config!r}: write "
+            'ConnectionConfig.from_name("name", base_path=folder)'
+        )
+    return config
+
+
+def check_broadcast_config(config: object) -> None:
+    """Raises TypeError for what is no BroadcastConfig, most often the name of an endpoint."""
+    if config is not None and not isinstance(config, BroadcastConfig):
+        raise TypeError(
+            f"wanted a BroadcastConfig, got {config!r}: to send to one endpoint write "
+            'BroadcastConfig(filter_endpoint="name")'
+        )
+
+
+def refuse_class(event: object, method: str) -> None:
+    """Raises TypeError if ``event`` is a class: an event of it was meant."""
+    if isinstance(event, type):
+        raise TypeError(
+            f"{method}() takes an event, got the class {event.__qualname__}: write {event.__qualname__}(...)"
+        )
+
+
+def check_event_class(event_type: object, method: str) -> None:
+    """Raises TypeError for an event: its class was meant."""
+    if isinstance(event_type, BaseEvent):
+        name = type(event_type).__qualname__
+        raise TypeError(
+            f"{method}() takes an event class, got an event of {name}: write {method}({name}, ...)"
+        )
+
+
+def check_answerable(request: object) -> None:
+    """Raises TypeError or ValueError for what nobody can be answered about."""
+    if not isinstance(request, BaseRequestResponseEvent):
+        raise TypeError(
+            f"respond() takes the request first and its response second, got {type(request).__qualname__} first"
+        )
+    if not request.is_bound:
+        raise ValueError(
+            f"this {type(request).__qualname__} was never received, so nobody waits for its response: answer the event "
+            "that a handler or a stream gave you"
+        )
