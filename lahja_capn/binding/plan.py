@@ -24,7 +24,7 @@ from lahja_capn.binding.record import (
 )
 from lahja_capn.binding.scalars import BY_VARIANT, DATA_VIEW, EnumType, FieldType, InterfaceType
 from lahja_capn.binding.values import Mismatch
-from lahja_capn.errors import BindError
+from lahja_capn.errors import BindError, EventArgumentError
 
 # No union: discriminantValue of a field outside any.
 NO_DISCRIMINANT = 0xFFFF
@@ -360,13 +360,32 @@ class Binding:
         set_dict(record, fields)
         return record
 
+    def positional(self, args: tuple[Any, ...]) -> NoReturn:
+        """Refuse constructor arguments without a name."""
+        name = self.cls.__qualname__
+        if self.plan is None:
+            raise self._no_init(None)
+        names = list(self.attrs)
+        shown = ", ".join([f"{attr}=..." for attr in names[:4]] + (["..."] if len(names) > 4 else []))
+        wanted = f"{name}({shown})"
+        got = f"{len(args)} without a name"
+        raise EventArgumentError(
+            f"{name} takes its fields as keywords: {wanted}; got {got}.",
+            event=name,
+            path="",
+            wanted=wanted,
+            got=got,
+        )
+
+    def _no_init(self, field: str | None) -> BindError:
+        name = self.cls.__qualname__
+        return BindError(
+            f"{name} is bound with type_id=, so it needs an __init__ of its own.", event=name, field=field
+        )
+
     def unknown_field(self, name: str) -> NoReturn:
         if self.plan is None:
-            raise BindError(
-                f"{self.cls.__qualname__} is bound with type_id=, so it needs an __init__ of its own.",
-                event=self.cls.__qualname__,
-                field=name,
-            )
+            raise self._no_init(name)
         raise Mismatch(self._known(name), "a field that does not exist").error(self.cls.__qualname__, name)
 
     def two_members(self, fields: dict[str, Any]) -> NoReturn:

@@ -98,10 +98,12 @@ class Record:
     # 64 MB of it if need be, and fail if it is malformed. Key by a field instead.
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
-    def __init__(self, /, **fields: Any) -> None:
+    def __init__(self, /, *args: Any, **fields: Any) -> None:
         binding = self._binding
         if binding is None or binding.cls is not type(self):
             raise unbound(type(self))
+        if args:
+            binding.positional(args)
         quick = binding.quick
         for name, value in fields.items():
             kind, low, high = quick.get(name) or binding.unknown_field(name)
@@ -120,9 +122,13 @@ class Record:
         set_dict(self, fields)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(
-            f"{type(self).__name__} is immutable: {name!r} cannot be set. Construct a new one instead."
+        # The habit of classes that are not made from a schema: `super().__init__(); self.count = count`.
+        way_out = (
+            "Construct a new one instead."
+            if type(self).__init__ is Record.__init__
+            else "Delete this __init__: the schema gives the constructor, which takes the fields as keywords."
         )
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set. {way_out}")
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted.")

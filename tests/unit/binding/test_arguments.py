@@ -119,8 +119,16 @@ def test_an_unknown_field_names_close_ones() -> None:
 
 
 def test_positional_arguments_are_refused() -> None:
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(EventArgumentError) as caught:
         Small(1, 2.0, b"", "", True)  # type: ignore[misc]
+    assert str(caught.value) == (
+        "Small takes its fields as keywords: Small(id=..., value=..., data=..., text=..., ...); "
+        "got 5 without a name."
+    )
+    with pytest.raises(
+        EventArgumentError, match=r"keywords: Inner\(number=\.\.\., text=\.\.\., more=\.\.\.\); got"
+    ):
+        Inner(1)  # type: ignore[misc]
 
 
 def test_a_long_wrong_value_is_shortened_in_the_message() -> None:

@@ -633,3 +633,30 @@ def test_what_pycapnp_raises_at_bind_is_a_bind_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys.modules["lahja_capn.binding.bind"], "check_class", fail)
     with pytest.raises(BindError, match="Wrong cannot be bound: Cannot form pointer"):
         bind(schema.Small)(type("Wrong", (BaseEvent,), {"__module__": __name__}))
+
+
+def test_an_own_init_that_sets_fields_is_told_to_go() -> None:
+    @bind(schema.Small)
+    class Small(BaseEvent):
+        def __init__(self, id: int) -> None:
+            super().__init__()
+            self.id = id
+
+    with pytest.raises(AttributeError, match=r"Small is immutable: 'id' .* Delete this __init__: the schema"):
+        Small(1)
+    with pytest.raises(AttributeError, match=r"Construct a new one instead\.$"):
+        Answer().text = "x"  # type: ignore[call-arg, misc]
+
+
+def test_a_class_bound_by_type_id_without_an_init_says_so_for_any_argument() -> None:
+    @bind(type_id=0xC0FFEE00DECAFBAD)
+    class Own(BaseEvent):
+        def serialize(self) -> bytes:
+            return b""
+
+        @classmethod
+        def deserialize(cls, data: bytes) -> Own:
+            return cls()
+
+    with pytest.raises(BindError, match="needs an __init__ of its own"):
+        Own(1)
