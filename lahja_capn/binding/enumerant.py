@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lahja_capn.binding.values import Mismatch, describe
 
@@ -28,6 +28,13 @@ class Enumerant(str):
         self.raw = raw
         self.known = known
         return self
+
+    if TYPE_CHECKING:
+        # What a type checker sees of a field annotated ``Enumerant``: the constructor takes a name as well,
+        # reading gives an Enumerant. At run time a bound field has a descriptor of its own.
+        def __get__(self, event: Any, owner: Any = None) -> Enumerant: ...
+
+        def __set__(self, event: Any, value: str | int) -> None: ...
 
     def __repr__(self) -> str:
         return f"<{str.__str__(self)}: {self.raw}>"

@@ -80,6 +80,9 @@ OrderPlaced(
 )
 OrderPlaced(orderId=1, lines=(), payload=b"", extra=Line(sku="c"))
 OrderPlaced(orderId=1, lines=(), payload=b"", extra=AnyPointer.of_list("UInt8", [1]))
+OrderPlaced(orderId=1, lines=(), payload=b"", color="green")
+OrderPlaced(orderId=1, lines=(), payload=b"", color=1)
+OrderPlaced(orderId=1, lines=(), payload=b"", color=b"green")  # ! arg-type
 
 reveal_type(order)  # > binding_cases.OrderPlaced
 reveal_type(order.orderId)  # > int
@@ -92,6 +95,7 @@ reveal_type(order.first)  # > binding_cases.Line
 reveal_type(order.extra)  # > lahja_capn.binding.anypointer.AnyPointer
 reveal_type(order.extra.as_text())  # > str
 reveal_type(order.state)  # > Literal['open'] | Literal['done']
+reveal_type(order.color)  # > lahja_capn.binding.enumerant.Enumerant
 reveal_type(order.color.raw)  # > int
 reveal_type(order.which())  # > str
 reveal_type(order.get_origin())  # > str
