@@ -90,7 +90,9 @@ class EndpointAPI(ABC):
 
     @abstractmethod
     async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
-        """Connect, and return when every connection is up: each side knows what the other subscribes to.
+        """Connect, and return when every connection is up: this side knows what the others subscribe to.
+
+        The others learn of this side's subscriptions a moment later; ``subscription.acknowledged()`` tells when.
 
         Waits for endpoints that do not serve yet. A connection is for both directions: the other side need
         not connect back; where both do, one connection stays and both calls succeed.
