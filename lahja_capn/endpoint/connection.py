@@ -417,13 +417,17 @@ class Connection:
     def _read_what_is_left(self, error: OSError) -> None:
         session = self.session
         try:
-            while not session.is_closed and self.closed is None:
+            # What the kernel holds for us, not what a peer that only writes goes on to send.
+            for _ in range(READS_PER_TURN):
+                if session.is_closed or self.closed is not None:
+                    break
                 buffer = session.receive_buffer()
                 count = self._channel.receive_into(buffer)
                 buffer.release()
                 if count == 0:
                     break
                 session.bytes_received(count, time.monotonic())
+                self._dispatch()
         except OSError:
             pass
         session.connection_lost(time.monotonic(), error.strerror or str(error))

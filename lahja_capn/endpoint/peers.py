@@ -171,6 +171,9 @@ class Peers:
         holder.flush()
         with anyio.move_on_after(self._limits.name_probe_s):
             await holder.heard()
+        if holder.closed is None:
+            # This loop may be the one that was busy: an answer that lies there counts.
+            holder.read()
         if newcomer.closed is not None:
             return
         if self._holders.get(name) is not holder:

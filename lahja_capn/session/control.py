@@ -14,7 +14,7 @@ from ..binding import StructCodec, TypeRow
 from ..errors import LahjaError, RemoteProtocolError
 from ..schema import wire_schema
 from ..wire import Segments
-from ..wire.limits import CONTROL_FRAME_BYTES, MAX_FEATURES
+from ..wire.limits import MAX_FEATURES
 from .state import Message
 
 # (wire id, row); wire id 0 = a struct reachable from an event.
@@ -142,7 +142,7 @@ def decode_control(segments: Segments) -> ControlMessage:
                 f"control variant {which} is not known in protocol version 1, and no feature was negotiated",
                 code="unknownControl",
             )
-        return read(getattr(view, which))
+        return read(getattr(view, which), _Budget(segments))
     except RemoteProtocolError:
         raise
     except LahjaError as error:
@@ -208,14 +208,15 @@ _FIELDS: Final[dict[Message, Callable[[Any], Any]]] = {
 class _Budget:
     """Bounds what one message may be read out to.
 
-    Pointers may lead to the same bytes many times: 16,000 rows could share one layout of 200,000 elements. In
-    an honest message nothing is shared, so what is read out is never more than the message's own limit.
+    Pointers may lead to the same bytes many times: 16,000 rows could share one layout of 200,000 elements, and
+    eight bytes can claim a list of thousands of elements without words. In an honest message nothing is shared
+    or empty, so what is read out is never more than the message itself.
     """
 
     __slots__ = ("_left",)
 
-    def __init__(self) -> None:
-        self._left = CONTROL_FRAME_BYTES
+    def __init__(self, segments: Segments) -> None:
+        self._left = sum(map(len, segments))
 
     def take(self, size: int) -> None:
         self._left -= size
@@ -255,8 +256,7 @@ def _counts_in(counts: Any, budget: _Budget) -> tuple[tuple[int, int], ...]:
     return tuple((count.typeId, count.count) for count in counts)
 
 
-def _subscriptions_in(view: Any) -> Subscriptions:
-    budget = _Budget()
+def _subscriptions_in(view: Any, budget: _Budget) -> Subscriptions:
     return Subscriptions(
         sequence=view.sequence,
         add=_ids_in(view.add, budget),
@@ -266,7 +266,7 @@ def _subscriptions_in(view: Any) -> Subscriptions:
     )
 
 
-def _hello_in(hello: Any) -> Hello:
+def _hello_in(hello: Any, budget: _Budget) -> Hello:
     version = hello.protocolVersion
     if version != 1:
         # Nothing else of another version's hello may be relied on.
@@ -286,7 +286,6 @@ def _hello_in(hello: Any) -> Hello:
     features = hello.features
     if len(features) > MAX_FEATURES:
         raise RemoteProtocolError(f"hello lists {len(features)} features: the limit is {MAX_FEATURES}")
-    budget = _Budget()
     return Hello(
         protocol_version=version,
         name=hello.name,
@@ -313,14 +312,14 @@ def _goodbye_in(control: Any) -> Goodbye:
     return Goodbye(code, text)
 
 
-_READ: Final[dict[str, Callable[[Any], ControlMessage]]] = {
+_READ: Final[dict[str, Callable[[Any, _Budget], ControlMessage]]] = {
     "hello": _hello_in,
-    "declare": lambda view: Declare(_rows_in(view.types, _Budget())),
+    "declare": lambda view, budget: Declare(_rows_in(view.types, budget)),
     "subscriptions": _subscriptions_in,
-    "subscriptionsAck": lambda view: SubscriptionsAck(view.sequence),
-    "credit": lambda view: Credit(view.events, view.requests),
-    "failed": lambda view: Failed(view.correlation, str(view.code), view.typeName, view.text),
-    "ping": lambda view: Ping(),
-    "pong": lambda view: Pong(),
-    "dropped": lambda view: Dropped(_counts_in(view.counts, _Budget())),
+    "subscriptionsAck": lambda view, _: SubscriptionsAck(view.sequence),
+    "credit": lambda view, _: Credit(view.events, view.requests),
+    "failed": lambda view, _: Failed(view.correlation, str(view.code), view.typeName, view.text),
+    "ping": lambda view, _: Ping(),
+    "pong": lambda view, _: Pong(),
+    "dropped": lambda view, budget: Dropped(_counts_in(view.counts, budget)),
 }
