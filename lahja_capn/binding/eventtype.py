@@ -150,7 +150,16 @@ def reachable_rows(plan: StructPlan, owner: str) -> tuple[TypeRow, ...]:
     Raises:
         BindError: one of them, or `plan` itself, has an interface field.
     """
-    rows: dict[int, TypeRow] = {}
+    return tuple(map(row_of, reachable_plans(plan, owner)))
+
+
+def reachable_plans(plan: StructPlan, owner: str) -> tuple[StructPlan, ...]:
+    """Return the structs that can occur in `plan`, itself not included, sorted by type id: each id once.
+
+    Raises:
+        BindError: one of them, or `plan` itself, has an interface field.
+    """
+    found: dict[int, StructPlan] = {}
     variants: dict[int, list[StructPlan]] = {plan.type_id: [plan]}
     waiting = [(plan, "")]
     while waiting:
@@ -161,9 +170,9 @@ def reachable_rows(plan: StructPlan, owner: str) -> tuple[TypeRow, ...]:
                 continue
             seen.append(inner)
             waiting.append((inner, where))
-            if inner.type_id not in rows and inner.type_id != plan.type_id:
-                rows[inner.type_id] = row_of(inner)
-    return tuple(rows[type_id] for type_id in sorted(rows))
+            if inner.type_id != plan.type_id:
+                found.setdefault(inner.type_id, inner)
+    return tuple(found[type_id] for type_id in sorted(found))
 
 
 def _structs_in(plan: StructPlan, path: str, owner: str) -> Iterator[tuple[StructPlan, str]]:

@@ -1,0 +1,17 @@
+"""The commands of ``lahja-capn``, their arguments and their help."""
+
+from __future__ import annotations
+
+import click
+
+import lahja_capn
+from lahja_capn.cli.tablecommand import table
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lahja_capn.__version__, prog_name="lahja-capn")
+def main() -> None:
+    """Tools around the event types of .capnp files, for programs in every language on the bus."""
+
+
+main.add_command(table)
