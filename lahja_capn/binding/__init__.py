@@ -15,10 +15,11 @@ from lahja_capn.binding.enumerant import Enumerant
 from lahja_capn.binding.event import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, RequestToken
 from lahja_capn.binding.eventtype import EventType, TypeRow
 from lahja_capn.binding.pointers import Buffer, Segments
-from lahja_capn.binding.registry import event_type, find_event_type
+from lahja_capn.binding.registry import BINDINGS, event_type, find_event_type
 from lahja_capn.binding.structs import Struct
 
 __all__ = [
+    "BINDINGS",
     "OPTIONAL",
     "AnyPointer",
     "BaseEvent",

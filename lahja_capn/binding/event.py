@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
 import capnp
 from lahja_capn.binding.record import Record, set_dict, unbound
@@ -12,31 +12,14 @@ if TYPE_CHECKING:
     from lahja_capn.binding.eventtype import EventType
 
 
-class RequestToken:
+class RequestToken(NamedTuple):
     """Names the request that an event answers: its number, and the connection it came on (0: none, local).
 
     Opaque to users: it travels from ``request.broadcast_config()`` to ``broadcast`` as ``filter_event_id``.
     """
 
-    __slots__ = ("connection", "number")
-
     connection: int
     number: int
-
-    def __init__(self, connection: int, number: int) -> None:
-        object.__setattr__(self, "connection", connection)
-        object.__setattr__(self, "number", number)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("a RequestToken is immutable")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RequestToken):
-            return NotImplemented
-        return self.connection == other.connection and self.number == other.number
-
-    def __hash__(self) -> int:
-        return hash((self.connection, self.number))
 
     def __repr__(self) -> str:
         return f"<request {self.number} on connection {self.connection}>"

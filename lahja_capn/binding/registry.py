@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from lahja_capn.binding.plan import StructPlan
     from lahja_capn.binding.record import Record
 
+
+class Bindings:
+    """Counts changes of the registry, so that others can keep what they looked up until the next one."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self) -> None:
+        self.changes = 0
+
+
+BINDINGS = Bindings()
+
 _events: dict[int, EventType] = {}
 _classes: dict[int, type[Record]] = {}
 
@@ -72,6 +84,7 @@ def check_free(cls: type[Record], type_id: int, struct: str) -> None:
 
 def register(cls: type[Record], type_id: int, bound: EventType | None) -> None:
     """Enter a class, in place of the one that was bound under the same module and name."""
+    BINDINGS.changes += 1
     _classes[type_id] = cls
     if bound is None:
         _events.pop(type_id, None)

@@ -34,16 +34,15 @@ class AskingBus(Routes):
     async def request(
         self, item: BaseRequestResponseEvent[Any], config: BroadcastConfig | None, timeout_s: float
     ) -> BaseEvent:
-        refuse_class(item, "request")
-        event_type = event_type_of(item)
-        if not event_type.is_request:
-            raise TypeError(
-                f"request() takes a BaseRequestResponseEvent, got {event_type.name}: send it with broadcast()"
-            )
-        expected = item.expected_response_type()
-        # What we expect as a response stands in our table before the request goes out.
-        self._table.wire_id(event_type_of(expected))
-        route = self._route(event_type, config)
+        event_type = getattr(item, "_event_type", None)
+        if event_type is None or event_type.event_class is not type(item):
+            # Not bound, or only its base class is: this raises. The look above is the same, without a call.
+            refuse_class(item, "request")
+            event_type = event_type_of(item)
+        expected = self._expected.get(event_type) or self._expect(event_type, item)
+        route = self._routes.get(event_type) if config is None else None
+        if route is None:
+            route = self._route(event_type, config)
         if not route.peers and not route.inboxes:
             # Without a responder there is nothing to wait for, whatever the config says (lahja L1: it hung).
             raise self._nobody(event_type, config)
@@ -67,7 +66,20 @@ class AskingBus(Routes):
             # Timed out, cancelled or answered: nothing of it stays behind (lahja L8 leaked a slot).
             pending.done = True
             self.deadlines.remove(pending)
-            self._forget(pending)
+            if pending.responders:
+                self._forget(pending)
+
+    def _expect(self, event_type: EventType, item: BaseRequestResponseEvent[Any]) -> type[BaseEvent]:
+        """Return the class of the response; asked once for each type of request."""
+        if not event_type.is_request:
+            raise TypeError(
+                f"request() takes a BaseRequestResponseEvent, got {event_type.name}: send it with broadcast()"
+            )
+        expected = item.expected_response_type()
+        # What we expect as a response stands in our table before the request goes out.
+        self._table.wire_id(event_type_of(expected))
+        self._expected[event_type] = expected
+        return expected
 
     def _ask_peers(
         self,
@@ -81,14 +93,14 @@ class AskingBus(Routes):
         too_large: FrameTooLarge | None = None
         for connection in peers:
             if not connection.session.has_request_room:
-                pending.asked((connection.serial, 0), connection.name)
+                pending.responders[(connection.serial, 0)] = connection.name
                 full.append(connection)
                 continue
             try:
                 self._ask(pending, event_type, segments, connection)
             except FrameTooLarge as error:
                 too_large = error
-        if too_large is not None and not pending.asked_keys():
+        if too_large is not None and not pending.responders:
             raise too_large
         return full
 
@@ -96,9 +108,10 @@ class AskingBus(Routes):
         self, pending: PendingRequest, event_type: EventType, segments: Segments, connection: Connection
     ) -> None:
         number = connection.session.send_request(event_type, segments)
-        pending.asked((connection.serial, number), connection.name)
-        connection.pending[number] = pending
-        connection.send_now_or_soon(len(connection.pending) == 1)
+        pending.responders[(connection.serial, number)] = connection.name
+        under_way = connection.pending
+        under_way[number] = pending
+        connection.send_now_or_soon(len(under_way) == 1)
 
     async def _wait_and_ask(
         self,
@@ -141,31 +154,32 @@ class AskingBus(Routes):
             failure = ResponderFailure(connection.name, "handlerRaised", type(error).__qualname__, str(error))
             pending.responder_failed(placeholder, failure)
         else:
-            pending.no_longer_asked(placeholder)
+            del pending.responders[placeholder]
 
     def _ask_here(
         self, pending: PendingRequest, item: BaseRequestResponseEvent[Any], inboxes: tuple[Inbox, ...]
     ) -> None:
         self._local_number += 1
         number = self._local_number
-        key = (LOCAL, number)
-
-        def report(code: str, type_name: str, text: str) -> None:
-            self._local_open.pop(number, None)
-            self._local_pending.pop(number, None)
-            pending.responder_failed(key, ResponderFailure(self.name, code, type_name, text))
-
-        pending.asked(key, self.name)
+        pending.responders[(LOCAL, number)] = self.name
         self._local_pending[number] = pending
-        opened = self._local_open[number] = OpenRequest(report)
+        opened = self._local_open[number] = OpenRequest(self._local_failed, number)
         # Its own handle for each asking: the same event may be asked twice at the same time.
         event = item._twin(self.name, RequestToken(LOCAL, number))
         for inbox in inboxes:
             inbox.put(event, None, opened)
         opened.sealed()
 
+    def _local_failed(self, number: int, code: str, type_name: str, text: str) -> None:
+        """No handler here answered the request, and one of them raised."""
+        self._local_open.pop(number, None)
+        pending = self._local_pending.pop(number, None)
+        if pending is not None:
+            pending.responder_failed((LOCAL, number), ResponderFailure(self.name, code, type_name, text))
+
     def _forget(self, pending: PendingRequest) -> None:
-        for serial, number in pending.asked_keys():
+        """Nobody waits for an answer any more."""
+        for serial, number in pending.responders:
             if serial == LOCAL:
                 self._local_pending.pop(number, None)
                 self._local_open.pop(number, None)
@@ -180,9 +194,10 @@ class AskingBus(Routes):
                 f"filter_event_id must come from a request's broadcast_config(), got {token!r}: the reply "
                 "address of a request cannot be made by hand"
             )
-        event._bind(self.name, None)
-        number = token.number
-        if token.connection == LOCAL:
+        if event._origin is None:
+            event._bind(self.name, None)
+        serial, number = token
+        if serial == LOCAL:
             opened = self._local_open.pop(number, None)
             if opened is not None:
                 opened.answered = True
@@ -192,7 +207,7 @@ class AskingBus(Routes):
             else:
                 pending.answer((LOCAL, number), event, event_type.name)
             return
-        connection = self._peers.all.get(token.connection)
+        connection = self._peers.all.get(serial)
         if connection is None or connection.closed is not None:
             self.late_answers += 1
             return

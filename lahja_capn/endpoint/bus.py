@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from ..binding import RequestToken
 from ..errors import EventError, LahjaError
 from ..session import Arrived
-from ..wire.frames import FrameKind
 from .connection import Connection
-from .inbox import Grant, Inbox
+from .inbox import Grant
 from .publishing import PublishingBus
 from .requests import OpenRequest
 
 logger = logging.getLogger("lahja_capn.endpoint")
-
-_REQUEST = int(FrameKind.REQUEST)
 
 
 class Bus(PublishingBus):
@@ -27,9 +23,6 @@ class Bus(PublishingBus):
         inboxes = self.subscriptions.get(event_type)
         session = connection.session
         size = arrived.size
-        if arrived.kind == _REQUEST:
-            self._on_request(connection, arrived, inboxes or ())
-            return
         if not inboxes:
             session.return_event_credit(size)
             return
@@ -48,19 +41,15 @@ class Bus(PublishingBus):
         for inbox in tuple(inboxes):
             inbox.put(event, grant, None)
 
-    def _on_request(self, connection: Connection, arrived: Arrived, inboxes: Iterable[Inbox]) -> None:
+    def on_request(self, connection: Connection, arrived: Arrived) -> None:
         event_type = arrived.event_type
         number = arrived.number
-
-        def report(code: str, type_name: str, text: str) -> None:
-            connection.open_requests.pop(number, None)
-            connection.session.send_failed(number, code, type_name, text)
-            connection.wake_writer()
-
-        receivers = tuple(inboxes)
+        receivers = tuple(self.subscriptions.get(event_type, ()))
         if not receivers:
             connection.return_request_credit(arrived.size)
-            report("noHandler", "", f"{self.name!r} has no subscription to {event_type.name}")
+            connection.fail_request(
+                number, "noHandler", "", f"{self.name!r} has no subscription to {event_type.name}"
+            )
             return
         try:
             event = event_type.open(
@@ -68,9 +57,9 @@ class Bus(PublishingBus):
             )
         except EventError as error:
             connection.return_request_credit(arrived.size)
-            report("unreadable", type(error).__qualname__, str(error))
+            connection.fail_request(number, "unreadable", type(error).__qualname__, str(error))
             return
-        opened = connection.open_requests[number] = OpenRequest(report)
+        opened = connection.open_requests[number] = OpenRequest(connection.fail_request, number)
         grant = Grant(connection.return_request_credit, arrived.size, len(receivers))
         for inbox in receivers:
             inbox.put(event, grant, opened)

@@ -23,7 +23,6 @@ from ..session import (
     PeerDropped,
     PeerHello,
     PeerUp,
-    Policy,
     ResponseArrived,
     Session,
     SubscriptionsApplied,
@@ -51,6 +50,8 @@ class Traffic(Protocol):
     """Where a connection hands what it received."""
 
     def on_arrived(self, connection: Connection, arrived: Arrived) -> None: ...
+
+    def on_request(self, connection: Connection, arrived: Arrived) -> None: ...
 
     def on_response(self, connection: Connection, response: ResponseArrived) -> None: ...
 
@@ -85,6 +86,7 @@ class Connection:
     __slots__ = (
         "_blocked",
         "_channel",
+        "_drops",
         "_ended",
         "_flush_wanted",
         "_flushing",
@@ -108,6 +110,7 @@ class Connection:
         "dialed",
         "is_up",
         "last_progress",
+        "name",
         "open_requests",
         "pending",
         "serial",
@@ -125,7 +128,10 @@ class Connection:
         dialed: bool,
     ) -> None:
         self.serial = serial
+        # The peer's name, "" before its hello.
+        self.name = ""
         self.session = session
+        self._drops = session.drops
         self.dialed = dialed
         self.accepted = False
         self.is_up = False
@@ -155,12 +161,6 @@ class Connection:
         self._pending_remove: set[int] = set()
         self._pending_version = 0
         self._sequence_versions: dict[int, int] = {}
-
-    @property
-    def name(self) -> str:
-        """The peer's name, "" before its hello."""
-        info = self.session.peer
-        return info.name if info is not None else ""
 
     def __repr__(self) -> str:
         return (
@@ -280,7 +280,11 @@ class Connection:
         for event in self.session.take_events():
             kind = type(event)
             if kind is Arrived:
-                traffic.on_arrived(self, event)  # type: ignore[arg-type]  # exact type, tested above
+                # The exact type, tested above; only a request has a number.
+                if event.number:  # type: ignore[union-attr]
+                    traffic.on_request(self, event)  # type: ignore[arg-type]
+                else:
+                    traffic.on_arrived(self, event)  # type: ignore[arg-type]
                 continue
             if kind is ResponseArrived:
                 traffic.on_response(self, event)  # type: ignore[arg-type]
@@ -297,6 +301,7 @@ class Connection:
             elif isinstance(event, SubscriptionsChanged):
                 owner.on_subscriptions(self)
             elif isinstance(event, PeerHello):
+                self.name = event.info.name
                 owner.on_hello(self)
             elif isinstance(event, PeerUp):
                 self.is_up = True
@@ -377,8 +382,8 @@ class Connection:
             self._read_what_is_left(error)
         finally:
             self._flushing = False
-        if self.session.policy is not Policy.WAIT:
-            # Something may have been dropped, even for an event that was queued: the peer is told, some time.
+        if self._drops:
+            # Something was dropped, maybe for an event that was queued: the peer is told, some time.
             self.check_deadline()
         if self._room_waiters:
             self._room_waiters = _wake_all(self._room_waiters)
@@ -408,7 +413,7 @@ class Connection:
             else:
                 _advance(out, channel.send_many(out))
             self.last_progress = time.monotonic()
-            if not out and not session.has_output:
+            if not out and not session.more_to_send:
                 break
         if session.send_finished and not self._write_closed:
             self._write_closed = True
@@ -438,6 +443,12 @@ class Connection:
         """A received event of ``size`` bytes has been taken: the peer may send as much again."""
         if self.session.return_event_credit(size):
             self.wake_writer()
+
+    def fail_request(self, number: int, code: str, type_name: str, text: str) -> None:
+        """Answer the peer's request with ``failed``: nobody here can answer it any more."""
+        self.open_requests.pop(number, None)
+        self.session.send_failed(number, code, type_name, text)
+        self.wake_writer()
 
     def return_request_credit(self, size: int) -> None:
         if self.session.return_request_credit(size):

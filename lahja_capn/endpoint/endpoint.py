@@ -37,8 +37,10 @@ class Endpoint(ConnectingEndpoint):
             await rest
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        self._check()
-        check_broadcast_config(config)
+        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+            raise self._lifecycle_error()
+        if config is not None:
+            check_broadcast_config(config)
         self._bus.broadcast_nowait(item, config)
 
     async def request(
@@ -48,7 +50,8 @@ class Endpoint(ConnectingEndpoint):
         *,
         timeout: float | None = None,
     ) -> R:
-        self._check()
+        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+            raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)
         timeout_s = self.limits.request_timeout_s if timeout is None else timeout

@@ -105,7 +105,8 @@ class Waiter(Protocol, Generic[T]):
     def fail(self, error: BaseException) -> None:
         """Raise ``error`` in the waiting task instead."""
 
-    async def wait(self) -> T: ...
+    def wait(self) -> Awaitable[T]:
+        """Await this once, at once. Where the runtime has an awaitable already, no coroutine is made around it."""
 
 
 class Tasks(Protocol):

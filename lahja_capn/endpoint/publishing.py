@@ -171,8 +171,10 @@ class PublishingBus(AskingBus):
         )
 
     def broadcast_nowait(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
-        refuse_class(event, "broadcast_nowait")
-        event_type = event_type_of(event)
+        event_type = getattr(event, "_event_type", None)
+        if event_type is None or event_type.event_class is not type(event):
+            refuse_class(event, "broadcast_nowait")
+            event_type = event_type_of(event)
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
             return

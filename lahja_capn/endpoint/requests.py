@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ..binding import BaseEvent, EventType
 from ..errors import (
@@ -34,11 +34,11 @@ class PendingRequest:
         "_failures",
         "_gone",
         "_reason",
-        "_responders",
         "_sealed",
         "_waiter",
         "done",
         "request",
+        "responders",
         "serial",
     )
 
@@ -49,9 +49,10 @@ class PendingRequest:
         self.serial = 0
         self._expected = expected
         self._waiter = waiter
-        self._responders: dict[RequestKey, str] = {}
-        self._failures: list[ResponderFailure] = []
-        self._gone: list[str] = []
+        # Who may still answer, by the key under which it was asked.
+        self.responders: dict[RequestKey, str] = {}
+        self._failures: tuple[ResponderFailure, ...] = ()
+        self._gone: tuple[str, ...] = ()
         self._reason = ""
         # A responder may fail before the next one was even asked: that alone is no end yet.
         self._sealed = False
@@ -59,31 +60,20 @@ class PendingRequest:
     def sealed(self) -> None:
         """Every responder has been asked."""
         self._sealed = True
-        self._end_if_nobody_is_left()
-
-    def asked(self, key: RequestKey, endpoint: str) -> None:
-        """``endpoint`` got the request under ``key``."""
-        self._responders[key] = endpoint
-
-    def no_longer_asked(self, key: RequestKey) -> None:
-        """``key`` was only a place for the responder until it could be asked under another."""
-        self._responders.pop(key, None)
-
-    def asked_keys(self) -> tuple[RequestKey, ...]:
-        """Where an answer is still possible."""
-        return tuple(self._responders)
+        if not self.responders:
+            self._end_if_nobody_is_left()
 
     def waiting_for(self) -> tuple[str, ...]:
-        return tuple(self._responders.values())
+        return tuple(self.responders.values())
 
-    async def wait(self) -> BaseEvent:
-        return await self._waiter.wait()
+    def wait(self) -> Awaitable[BaseEvent]:
+        return self._waiter.wait()
 
     def answer(self, key: RequestKey, event: BaseEvent | None, name: str) -> None:
         """The first response. ``event`` is None for a type that is not bound here; ``name`` is its name."""
         if self.done:
             return
-        endpoint = self._responders.pop(key, "")
+        endpoint = self.responders.pop(key, "")
         self.done = True
         if event is not None and type(event) is self._expected:
             self._waiter.wake(event)
@@ -101,14 +91,14 @@ class PendingRequest:
         )
 
     def responder_failed(self, key: RequestKey, failure: ResponderFailure) -> None:
-        if self._responders.pop(key, None) is not None:
-            self._failures.append(failure)
+        if self.responders.pop(key, None) is not None:
+            self._failures += (failure,)
             self._end_if_nobody_is_left()
 
     def responder_gone(self, key: RequestKey, reason: str) -> None:
-        endpoint = self._responders.pop(key, None)
+        endpoint = self.responders.pop(key, None)
         if endpoint is not None:
-            self._gone.append(endpoint)
+            self._gone += (endpoint,)
             self._reason = reason
             self._end_if_nobody_is_left()
 
@@ -130,7 +120,7 @@ class PendingRequest:
             self._waiter.fail(error)
 
     def _end_if_nobody_is_left(self) -> None:
-        if self._responders or not self._sealed:
+        if self.responders or not self._sealed:
             return
         if not self._failures:
             peers = ", ".join(map(repr, self._gone))
@@ -149,7 +139,7 @@ class PendingRequest:
             RequestFailed(
                 f"{self.request.name} failed at every responder: {told}{left}",
                 request=self.request.name,
-                failures=tuple(self._failures),
+                failures=self._failures,
             )
         )
 
@@ -209,10 +199,12 @@ class OpenRequest:
     raised or dropped it, none answered, and no stream took it: until then an answer is still possible.
     """
 
-    __slots__ = ("_failure", "_held", "_report", "_waiting", "answered")
+    __slots__ = ("_failure", "_held", "_number", "_report", "_waiting", "answered")
 
-    def __init__(self, report: Callable[[str, str, str], None]) -> None:
+    def __init__(self, report: Callable[[int, str, str, str], None], number: int) -> None:
+        # Called with the number and, as in Failed: code, type name, text.
         self._report = report
+        self._number = number
         # One until sealed(): a plain function may raise before the next subscription has got the request.
         self._waiting = 1
         self._held = False
@@ -225,7 +217,8 @@ class OpenRequest:
 
     def sealed(self) -> None:
         """Every subscription has got it."""
-        self._done_with_one()
+        if not self.answered:
+            self._done_with_one()
 
     def taken_by_stream(self) -> None:
         """A stream's consumer has it: nobody can know when it gives up, so the request stays open."""
@@ -235,7 +228,8 @@ class OpenRequest:
     def handler_ended(self, error: BaseException | None, code: str = "handlerRaised") -> None:
         if error is not None and self._failure is None:
             self._failure = (code, type(error).__qualname__, str(error))
-        self._done_with_one()
+        if not self.answered:
+            self._done_with_one()
 
     def dropped(self) -> None:
         """A subscription's policy dropped the request, or the subscription ended before it was handled."""
@@ -251,4 +245,4 @@ class OpenRequest:
         self._waiting -= 1
         if self._waiting == 0 and self._failure is not None and not self._held and not self.answered:
             self.answered = True
-            self._report(*self._failure)
+            self._report(self._number, *self._failure)

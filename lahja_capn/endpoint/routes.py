@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..binding import BroadcastConfig, EventType
+from ..binding import BaseEvent, BroadcastConfig, EventType
 from ..errors import IncompatibleLayout, NoSubscribers
 from ..session import WireTable
 from ..wire.limits import Limits
@@ -51,6 +51,8 @@ class Routes:
         self._table = table
         self._on_deadline = on_deadline
         self._routes: dict[EventType, Route] = {}
+        # What each type of request that was sent expects as its response.
+        self._expected: dict[EventType, type[BaseEvent]] = {}
         self._local_number = 0
         self._local_pending: dict[int, PendingRequest] = {}
         self._local_open: dict[int, OpenRequest] = {}

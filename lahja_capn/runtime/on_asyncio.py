@@ -31,8 +31,8 @@ class FutureWaiter:
         if not self._future.done():
             self._future.set_exception(error)
 
-    async def wait(self) -> Any:
-        return await self._future
+    def wait(self) -> asyncio.Future[Any]:
+        return self._future
 
 
 class AsyncioTasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..binding import EventType
+from ..binding import BINDINGS, EventType
 from ..binding import find_event_type as find_bound_type
 from ..errors import LahjaError
 from ..wire import Buffer, FrameDecoder
@@ -36,11 +36,13 @@ class SessionCore:
 
     __slots__ = (
         "_ack_due",
+        "_bindings_seen",
         "_close_deadline",
         "_credit_due",
         "_declared",
         "_decoder",
         "_drop_notice_at",
+        "_due",
         "_event_window",
         "_events",
         "_expected_peer",
@@ -55,6 +57,7 @@ class SessionCore:
         "_ours",
         "_outbox",
         "_outgoing",
+        "_passing",
         "_peer_table",
         "_ping_due",
         "_pong_due",
@@ -69,8 +72,11 @@ class SessionCore:
         "_theirs",
         "_wanted",
         "counters",
+        "drops",
+        "more_to_send",
         "peer",
         "peer_frame_limit",
+        "receive_buffer",
         "remote_all",
         "remote_subscriptions",
         "send_finished",
@@ -96,6 +102,8 @@ class SessionCore:
         self.remote_all = False
         # True once our last byte was pulled: shut down writing when it is written.
         self.send_finished = False
+        # True if another data_to_send may return something: the last one stopped at its limit of bytes.
+        self.more_to_send = False
 
         self._local = local
         self._table = table
@@ -106,7 +114,12 @@ class SessionCore:
         self._theirs = Half.OPENING
         self._events: list[SessionEvent] = []
         self._decoder = FrameDecoder(limits)
+        # A writable place for the next bytes, never empty; valid until ``bytes_received``. The decoder's own
+        # method: it is called for every read.
+        self.receive_buffer: Callable[[], memoryview] = self._decoder.receive_buffer
         self._outbox = Outbox(limits.queued_per_peer_bytes, self.counters)
+        # Events dropped since the peer was last told, by type id: always this same dict.
+        self.drops = self._outbox.drops
         self._peer_table = PeerTable(limits)
         self._event_window = ReceiveWindow(limits.event_credit_bytes)
         self._request_window = ReceiveWindow(limits.request_credit_bytes)
@@ -118,8 +131,12 @@ class SessionCore:
         self._subscribed_all = False
         # Types that the peer is known to want and to read as we do: a cache, cleared when either may change.
         self._wanted: dict[int, EventType] = {}
-        # Counts calls of bytes_received: routes looked up in an earlier one are looked up again.
-        self._round = 0
+        # Types that both sides read alike, and our wire ids of them: a cache, cleared with each declare.
+        self._passing: dict[EventType, int] = {}
+        # Routes looked up in an earlier round are looked up again. A new one begins with each change of what
+        # they depend on: our subscriptions, the peer's table, and the classes bound here.
+        self._round = 1
+        self._bindings_seen = BINDINGS.changes if find_event_type is find_bound_type else None
 
         # Rows of our table that are declared to the peer.
         self._declared = 0
@@ -131,7 +148,8 @@ class SessionCore:
         self._hello: tuple[Buffer, ...] | None = None
         self._goodbye: tuple[Buffer, ...] | None = None
         # Due messages, of which one stands for many: they are made when they are pulled, so that no peer can
-        # make them pile up.
+        # make them pile up. `_due` is True if there may be any, also hello and goodbye.
+        self._due = True
         self._ack_due = 0
         self._credit_due = False
         self._ping_due = False
@@ -161,6 +179,7 @@ class SessionCore:
         found, is_new = self._peer_table.verdict(event_type)
         if is_new and found is not None:
             self._wanted.pop(event_type.type_id, None)
+            self._passing.pop(event_type, None)
             self._outbox.purge((event_type.type_id,))
             self._events.append(TypeDisabled(found))
         return found
@@ -176,6 +195,7 @@ class SessionCore:
         rows, self._declared = take_rows(self._table.rows, 0)
         self._ours = advance(self._ours, Message.HELLO)
         self._hello = encode_control_frame(make_hello(self._local, rows))
+        self._due = True
         self._event_window.open()
         self._request_window.open()
 
@@ -213,6 +233,7 @@ class SessionCore:
     def _close(self, closed: Closed, now: float) -> None:
         """End from our side: goodbye is the last frame, then only the peer's end of stream is awaited."""
         self._goodbye = encode_control_frame(Goodbye(closed.code, cut(closed.text, GOODBYE_TEXT_BYTES)))
+        self._due = True
         self._ours = advance(self._ours, Message.GOODBYE)
         self._outbox.clear()
         self._wanted.clear()
@@ -229,6 +250,7 @@ class SessionCore:
             self._wanted.clear()
             self._events.append(closed)
         self._goodbye = None
+        self._due = True
         self._state = State.CLOSED
         self._ours = self._theirs = Half.ENDED
         self.send_finished = True

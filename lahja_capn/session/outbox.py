@@ -66,11 +66,12 @@ class Outbox:
         "_counters",
         "_events",
         "_first",
-        "_limit",
         "_requests",
         "answered",
+        "cut_short",
         "drops",
         "event_window",
+        "limit",
         "policy",
         "queued_bytes",
         "queued_request_bytes",
@@ -79,7 +80,7 @@ class Outbox:
     )
 
     def __init__(self, limit: int, counters: Counters) -> None:
-        self._limit = limit
+        self.limit = limit
         self._counters = counters
         self.policy = Policy.WAIT
         self.event_window = SendWindow()
@@ -96,6 +97,8 @@ class Outbox:
         self.drops: dict[int, int] = {}
         # Numbers of requests whose answers were pulled; the session empties it.
         self.answered: list[int] = []
+        # True if the last pull stopped at its limit of bytes.
+        self.cut_short = False
         # The highest request number that was pulled.
         self.requests_sent_to = 0
 
@@ -105,12 +108,12 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        return self.queued_bytes < self._limit
+        return self.queued_bytes < self.limit
 
     @property
     def has_request_room(self) -> bool:
         """Requests have room of their own: a queue full of events must not hold them back."""
-        return self.queued_request_bytes < self._limit
+        return self.queued_request_bytes < self.limit
 
     @property
     def queued_frames(self) -> int:
@@ -147,13 +150,13 @@ class Outbox:
         policy = self.policy
         if policy is _NEWEST_ONLY and self._events:
             self._drop_type(type_id)
-        if self.queued_bytes >= self._limit:
+        if self.queued_bytes >= self.limit:
             if policy is Policy.WAIT:
                 return Offer.FULL
             if policy is Policy.DROP_OLDEST or policy is _NEWEST_ONLY:
                 self._drop_oldest()
             # Answers and requests alone may fill the queue; they are never dropped for an event.
-            if self.queued_bytes >= self._limit:
+            if self.queued_bytes >= self.limit:
                 self.drop(type_id, size)
                 return Offer.DISCONNECT if policy is Policy.DISCONNECT else Offer.DROPPED
         self._events.append((size, type_id, buffers))
@@ -228,6 +231,7 @@ class Outbox:
             self.queued_bytes -= sent
             counters.sent += count - len(events)
             counters.sent_bytes += sent
+        self.cut_short = total >= max_bytes
         return out
 
     def clear(self) -> None:
@@ -243,7 +247,7 @@ class Outbox:
         self.queued_bytes = self.queued_request_bytes = 0
 
     def _drop_oldest(self) -> None:
-        while self._events and self.queued_bytes >= self._limit:
+        while self._events and self.queued_bytes >= self.limit:
             size, type_id, _ = self._events.popleft()
             self.queued_bytes -= size
             self.drop(type_id, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..binding import BINDINGS
 from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError
 from ..wire import FrameKind, Segments
 from .control import (
@@ -42,14 +43,13 @@ class ReceivingSession(SessionCore):
 
     # --- bytes in -------------------------------------------------------------------------------------
 
-    def receive_buffer(self) -> memoryview:
-        """Return a writable place for the next bytes, never empty; valid until ``bytes_received``."""
-        return self._decoder.receive_buffer()
-
     def bytes_received(self, count: int, now: float) -> None:
         """Say that ``count`` bytes (at least one) were put into ``receive_buffer()``."""
         self._keepalive.received(now)
-        self._round += 1
+        if self._bindings_seen != BINDINGS.changes:
+            if self._bindings_seen is not None:
+                self._bindings_seen = BINDINGS.changes
+            self._round += 1
         decoder = self._decoder
         decoder.bytes_received(count)
         try:
@@ -129,7 +129,7 @@ class ReceivingSession(SessionCore):
                     self.counters.skipped += 1
                     self.counters.skipped_bytes += size
                     if window.give_back(size):
-                        self._credit_due = True
+                        self._credit_due = self._due = True
                     continue
                 events.append(Arrived(kind, event_type, segments, size, 0))
                 received += 1
@@ -157,22 +157,23 @@ class ReceivingSession(SessionCore):
                 code="creditExceeded",
             )
         window.charge(window.balance - size)
-        self._incoming.arrived(number)
+        incoming = self._incoming
+        incoming.arrived(number)
         event_type = route.event_type
-        known = route.known
         if event_type is None or not event_type.is_request:
+            known = route.known
             if known is None:
                 self._refuse(number, size, "unknownType", f"{route.row.name} is not known here")
             elif (found := self.find_incompatibility(known)) is not None:
                 self._refuse(number, size, "incompatibleType", str(found))
             else:
                 self._refuse(number, size, "noHandler", f"nobody subscribes to {known.name} here")
-        elif self._incoming.is_full:
+        elif incoming.is_full:
             self._refuse(
                 number, size, "overloaded", f"{self._local.limits.open_requests} requests are open already"
             )
         else:
-            self._incoming.open(number)
+            incoming.open.add(number)
             self.counters.requests_received += 1
             self._events.append(Arrived(_REQUEST, event_type, segments, size, number))
 
@@ -182,11 +183,19 @@ class ReceivingSession(SessionCore):
         self._queue_failed(number, code, "", text)
 
     def _response(self, route: Route, number: int, size: int, segments: Segments) -> None:
-        if not self._is_open(number):
+        outgoing = self._outgoing.open
+        if number in outgoing and number <= self._outbox.requests_sent_to:
+            # What _is_open does, without three calls.
+            outgoing.remove(number)
+        elif not self._is_open(number):
             return
         self.counters.responses_received += 1
         known = route.known
-        if known is not None and (found := self.find_incompatibility(known)) is not None:
+        if (
+            known is not None
+            and known not in self._passing
+            and (found := self.find_incompatibility(known)) is not None
+        ):
             self._events.append(FailedArrived(number, "incompatibleType", "", str(found)))
             return
         self._events.append(ResponseArrived(number, known, route.row, segments, size))
@@ -228,7 +237,7 @@ class ReceivingSession(SessionCore):
                         FailedArrived(message.correlation, message.code, message.type_name, message.text)
                     )
             case Ping():
-                self._pong_due = True
+                self._pong_due = self._due = True
             case Dropped():
                 self._on_dropped(message)
             case Goodbye():
@@ -246,7 +255,7 @@ class ReceivingSession(SessionCore):
     def _declare(self, declare: Declare) -> None:
         affected = self._peer_table.add(declare.rows)
         self._wanted.clear()
-        # Routes that were looked up earlier in this very round may be wrong now.
+        self._passing.clear()
         self._round += 1
         if self._state is State.UP:
             self._look_at_types(affected)
@@ -279,6 +288,7 @@ class ReceivingSession(SessionCore):
                 self._outbox.purge(removed)
         if message.ack_wanted:
             self._ack_due = message.sequence
+            self._due = True
         if self._state is State.UP and (added or removed or was_all != message.all):
             self._events.append(SubscriptionsChanged(added, removed, message.all))
 

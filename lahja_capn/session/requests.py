@@ -8,26 +8,26 @@ from ..errors import RemoteProtocolError
 class OutgoingRequests:
     """Numbers of our requests. They start at 1 and strictly increase; a gap is a request never sent."""
 
-    __slots__ = ("_last", "_open")
+    __slots__ = ("last", "open")
 
     def __init__(self) -> None:
-        self._last = 0
-        self._open: set[int] = set()
+        self.last = 0
+        self.open: set[int] = set()
 
     def new(self) -> int:
-        self._last += 1
-        self._open.add(self._last)
-        return self._last
+        self.last = number = self.last + 1
+        self.open.add(number)
+        return number
 
     def forget(self, number: int) -> bool:
         """False if it is answered or forgotten already."""
-        if number in self._open:
-            self._open.remove(number)
+        if number in self.open:
+            self.open.remove(number)
             return True
         return False
 
     def answered(self, number: int, sent_to: int) -> bool:
-        """An answer has come. True if its request is open; False if it is late.
+        """An answer has come. True if its request was open; False if it is late.
 
         Raises:
             RemoteProtocolError: no request up to ``sent_to``, the highest sent, had the number.
@@ -47,12 +47,13 @@ class IncomingRequests:
     cannot make our queue of refusals grow beyond its window.
     """
 
-    __slots__ = ("_last", "_limit", "_open", "_refused", "_unsent")
+    __slots__ = ("_last", "_limit", "_refused", "_unsent", "open")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._last = 0
-        self._open: set[int] = set()
+        # Numbers of those that wait for their answer.
+        self.open: set[int] = set()
         # Number -> frame size whose credit is held back.
         self._refused: dict[int, int] = {}
         # Answers that are queued.
@@ -60,7 +61,7 @@ class IncomingRequests:
 
     @property
     def is_full(self) -> bool:
-        return len(self._open) + self._unsent >= self._limit
+        return len(self.open) + self._unsent >= self._limit
 
     def arrived(self, number: int) -> None:
         """Raises RemoteProtocolError unless the numbers strictly increase."""
@@ -70,19 +71,13 @@ class IncomingRequests:
             )
         self._last = number
 
-    def open(self, number: int) -> None:
-        self._open.add(number)
-
     def refuse(self, number: int, size: int) -> None:
         self._refused[number] = size
         self._unsent += 1
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._open
-
     def answer(self, number: int) -> None:
         """The one answer to an open request is queued."""
-        self._open.remove(number)
+        self.open.remove(number)
         self._unsent += 1
 
     def sent(self, number: int) -> int:

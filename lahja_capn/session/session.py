@@ -44,6 +44,10 @@ from .tables import Incompatibility
 
 MIB = 1024 * 1024
 
+# An attribute of an enum costs several times a global.
+_REQUEST = int(FrameKind.REQUEST)
+_RESPONSE = int(FrameKind.RESPONSE)
+
 # Type ids in one subscriptions message: its frame stays below 1 MiB.
 _IDS_PER_MESSAGE = 120_000
 # Types in one dropped message, for the same reason.
@@ -73,7 +77,7 @@ class Session(ReceivingSession):
         if self._state is State.UP:
             if now >= self._keepalive.deadline:
                 if self._keepalive.ask(now):
-                    self._ping_due = True
+                    self._ping_due = self._due = True
                 else:
                     self._fail(
                         RemoteProtocolError(self._keepalive.describe(now), code="keepaliveTimeout"), now
@@ -103,6 +107,7 @@ class Session(ReceivingSession):
         In the handshake as well: the ping follows our hello.
         """
         self._ping_due = self._state in (State.UP, State.HANDSHAKE)
+        self._due = True
 
     @property
     def last_received(self) -> float:
@@ -117,29 +122,36 @@ class Session(ReceivingSession):
 
         True does not promise anything: what is queued may wait for credit.
         """
-        return (
-            not self._outbox.is_empty
-            or self._credit_due
-            or self._declared < len(self._table.rows)
-            or self._ack_due > 0
-            or self._pong_due
-            or self._ping_due
-            or self._hello is not None
-            or self._goodbye is not None
-        )
+        return self._due or not self._outbox.is_empty or self._declared != len(self._table.rows)
 
     def data_to_send(self, max_bytes: int = MIB) -> list[Buffer]:
         """Return the next buffers, to be sent in order; [] if nothing may be sent now.
 
         Their credit is charged and they count as sent. About ``max_bytes``: the last frame may go over.
         """
-        if self._goodbye is not None:
-            goodbye, self._goodbye = self._goodbye, None
-            self.send_finished = True
-            return list(goodbye)
-        if self._ours is Half.OPENING or self.send_finished:
-            return []
         outbox = self._outbox
+        head: list[Buffer] | None = None
+        if self._due or self._declared != len(self._table.rows):
+            if self._goodbye is not None:
+                goodbye, self._goodbye = self._goodbye, None
+                self.send_finished = True
+                return list(goodbye)
+            if self._ours is Half.OPENING or self.send_finished:
+                self.more_to_send = False
+                return []
+            head = self._due_messages()
+        data = outbox.pull(max_bytes)
+        if outbox.answered:
+            for number in outbox.answered:
+                held_back = self._incoming.sent(number)
+                if held_back:
+                    self.return_request_credit(held_back)
+            outbox.answered.clear()
+        self.more_to_send = outbox.cut_short or self._due
+        return head + data if head else data
+
+    def _due_messages(self) -> list[Buffer]:
+        """Return what goes before all that is queued; queue what goes behind other control messages."""
         head: list[Buffer] = []
         if self._hello is not None:
             head += self._hello
@@ -162,14 +174,9 @@ class Session(ReceivingSession):
         if self._credit_due:
             self._credit_due = False
             self._send(Credit(self._event_window.take_pending(), self._request_window.take_pending()))
-        data = outbox.pull(max_bytes)
-        if outbox.answered:
-            for number in outbox.answered:
-                held_back = self._incoming.sent(number)
-                if held_back:
-                    self.return_request_credit(held_back)
-            outbox.answered.clear()
-        return head + data if head else data
+        # An acknowledgement owed before our first subscriptions waits for them.
+        self._due = self._ack_due > 0
+        return head
 
     # --- decisions of the endpoint --------------------------------------------------------------------
 
@@ -194,6 +201,7 @@ class Session(ReceivingSession):
             self._say_hello()
         self._subscribed.update(wanted)
         self._subscribed_all = all
+        self._round += 1
         self._sequence = 1
         self._send(Subscriptions(1, wanted, (), all, True))
         self._check_up()
@@ -223,6 +231,7 @@ class Session(ReceivingSession):
         self._subscribed.update(added)
         if all is not None:
             self._subscribed_all = all
+        self._round += 1
         if len(added) + len(removed) > _IDS_PER_MESSAGE:
             self._sequence += 1
             self._send(Subscriptions(self._sequence, (), removed, self._subscribed_all, False))
@@ -263,9 +272,11 @@ class Session(ReceivingSession):
         """
         if self._state is not State.UP:
             raise LocalProtocolError(f"a request on a connection that is {self._state.value}")
+        wire_id = self._passing.get(event_type) or self._wire_id(event_type)
         number = self._outgoing.new()
         try:
-            size, buffers = self._content(FrameKind.REQUEST, number, event_type, segments)
+            buffers = encode_frame(wire_id, _REQUEST, number, segments)
+            size = self._checked_size(event_type, buffers)
         except LahjaError:
             self._outgoing.forget(number)
             raise
@@ -285,21 +296,26 @@ class Session(ReceivingSession):
         Raises:
             FrameTooLarge: over the peer's limit. Nothing was queued, the request is still open.
         """
-        if self._state is not State.UP or number not in self._incoming:
+        incoming = self._incoming
+        if number not in incoming.open or self._state is not State.UP:
             self.counters.answers_unsent += 1
             return False
-        found = self.find_incompatibility(event_type)
-        if found is not None:
-            return self.send_failed(number, "incompatibleType", "", str(found))
-        size, buffers = self._content(FrameKind.RESPONSE, number, event_type, segments)
-        self._incoming.answer(number)
+        wire_id = self._passing.get(event_type)
+        if wire_id is None:
+            found = self.find_incompatibility(event_type)
+            if found is not None:
+                return self.send_failed(number, "incompatibleType", "", str(found))
+            wire_id = self._wire_id(event_type)
+        buffers = encode_frame(wire_id, _RESPONSE, number, segments)
+        size = self._checked_size(event_type, buffers)
+        incoming.answer(number)
         self._outbox.put_answer(size, buffers, number)
         self.counters.responses_sent += 1
         return True
 
     def send_failed(self, number: int, code: str, type_name: str = "", text: str = "") -> bool:
         """Answer the peer's request ``number`` with a ``FailedCode``. False as in :meth:`send_response`."""
-        if self._state is not State.UP or number not in self._incoming:
+        if self._state is not State.UP or number not in self._incoming.open:
             self.counters.answers_unsent += 1
             return False
         self._incoming.answer(number)
@@ -309,13 +325,13 @@ class Session(ReceivingSession):
     def return_event_credit(self, size: int) -> bool:
         """Events of ``size`` bytes of frames were taken. True: there is a credit message to send now."""
         if self._event_window.give_back(size) and self._state is State.UP:
-            self._credit_due = True
+            self._credit_due = self._due = True
         return self._credit_due
 
     def return_request_credit(self, size: int) -> bool:
         """Requests of ``size`` bytes of frames were taken. True: there is a credit message to send now."""
         if self._request_window.give_back(size) and self._state is State.UP:
-            self._credit_due = True
+            self._credit_due = self._due = True
         return self._credit_due
 
     def close(self, code: str, text: str, now: float) -> None:
@@ -346,7 +362,9 @@ class Session(ReceivingSession):
     @property
     def has_request_room(self) -> bool:
         """True if the next request would be queued within the limit, which counts requests alone."""
-        return self._outbox.has_request_room
+        # For every request, so without the outbox's own property.
+        outbox = self._outbox
+        return outbox.queued_request_bytes < outbox.limit
 
     @property
     def has_room(self) -> bool:
@@ -392,12 +410,16 @@ class Session(ReceivingSession):
         for start in range(0, len(counts), _COUNTS_PER_MESSAGE):
             self._send(Dropped(counts[start : start + _COUNTS_PER_MESSAGE]))
 
-    def _content(
-        self, kind: FrameKind, number: int, event_type: EventType, segments: Segments
-    ) -> tuple[int, tuple[Buffer, ...]]:
-        """Return size and buffers of a request or response, its type in our table."""
-        buffers = encode_frame(self._table.wire_id(event_type), kind, number, segments)
-        size = frame_size(buffers)
+    def _wire_id(self, event_type: EventType) -> int:
+        """Return our wire id of a type, and remember it if both sides read the type alike."""
+        wire_id = self._table.wire_id(event_type)
+        if self.find_incompatibility(event_type) is None:
+            self._passing[event_type] = wire_id
+        return wire_id
+
+    def _checked_size(self, event_type: EventType, buffers: tuple[Buffer, ...]) -> int:
+        """Return the frame size of a request or response. Raises FrameTooLarge if the peer would refuse it."""
+        size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
         if size > self.peer_frame_limit:
             peer = self.peer.name if self.peer is not None else ""
             raise FrameTooLarge(
@@ -408,7 +430,7 @@ class Session(ReceivingSession):
                 size=size,
                 limit=self.peer_frame_limit,
             )
-        return size, buffers
+        return size
 
     def _tabulate(self, type_ids: Iterable[int]) -> None:
         """Put types that we are about to subscribe to into our table."""

@@ -1043,10 +1043,10 @@ def test_L19_request_numbers_go_on_after_32_bits(pair: Pair, short_tmp_path: Pat
             await client.connect_to_endpoints(config)
             await client.wait_until_endpoint_subscribed_to("server", Question)
             (connection,) = client._peers.up.values()
-            connection.session._outgoing._last = 2**32 - 2
+            connection.session._outgoing.last = 2**32 - 2
             for number in range(5):
                 assert (await client.request(Question(number=number))).number == number
-            assert connection.session._outgoing._last == 2**32 + 3
+            assert connection.session._outgoing.last == 2**32 + 3
             meeting.tell("done")
 
     pair.run(serve, ask)

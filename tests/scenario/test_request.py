@@ -81,8 +81,8 @@ def assert_nothing_open(*endpoints: EndpointAPI) -> None:
         for connection in endpoint._peers.all.values():
             assert connection.pending == {}
             assert connection.open_requests == {}
-            assert connection.session._outgoing._open == set()
-            assert connection.session._incoming._open == set()
+            assert connection.session._outgoing.open == set()
+            assert connection.session._incoming.open == set()
 
 
 # --- answers ----------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def asked(*names: str, sealed: bool = True) -> Pending:
     """A request that went to these endpoints, under the keys (1, 1), (2, 2), ..."""
     pending = Pending()
     for number, name in enumerate(names, 1):
-        pending.asked((number, number), name)
+        pending.responders[(number, number)] = name
     if sealed:
         pending.sealed()
     return pending
@@ -111,7 +111,7 @@ def test_failure_before_all_were_asked_does_not_end_it() -> None:
     pending = asked("a", sealed=False)
     pending.responder_failed((1, 1), failure("a"))
     assert pending.waits
-    pending.asked((2, 2), "b")
+    pending.responders[(2, 2)] = "b"
     pending.sealed()
     assert pending.waits
 
@@ -154,7 +154,7 @@ def test_gone_after_the_answer_does_nothing() -> None:
 def test_keys_of_those_who_have_not_answered() -> None:
     pending = asked("a", "b", "c")
     pending.responder_gone((2, 2), "")
-    assert pending.asked_keys() == ((1, 1), (3, 3))
+    assert list(pending.responders) == [(1, 1), (3, 3)]
 
 
 def test_expiry_names_who_has_not_answered() -> None:
@@ -242,11 +242,15 @@ class Open(OpenRequest):
 
     def __init__(self, subscriptions: int = 1, sealed: bool = True) -> None:
         self.reports: list[tuple[str, str, str]] = []
-        super().__init__(lambda *report: self.reports.append(report))
+        super().__init__(self._reported, 7)
         for _ in range(subscriptions):
             self.handed_over()
         if sealed:
             self.sealed()
+
+    def _reported(self, number: int, code: str, type_name: str, text: str) -> None:
+        assert number == 7
+        self.reports.append((code, type_name, text))
 
 
 RAISED = ("handlerRaised", "KeyError", "'x'")

@@ -47,17 +47,17 @@ def test_incoming_numbers_must_increase_and_may_skip() -> None:
 
 def test_a_request_is_answered_once() -> None:
     requests = IncomingRequests(10)
-    requests.open(3)
-    assert 3 in requests
+    requests.open.add(3)
+    assert 3 in requests.open
     requests.answer(3)
-    assert 3 not in requests
+    assert 3 not in requests.open
 
 
 def test_it_is_full_until_answers_have_left() -> None:
     requests = IncomingRequests(2)
-    requests.open(1)
+    requests.open.add(1)
     assert not requests.is_full
-    requests.open(2)
+    requests.open.add(2)
     assert requests.is_full
     requests.answer(1)
     assert requests.is_full
