@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 import lahja_capn
+from lahja_capn.cli.checkcommand import check
+from lahja_capn.cli.layoutcommand import layout
 from lahja_capn.cli.tablecommand import table
 
 
@@ -14,4 +16,5 @@ def main() -> None:
     """Tools around the event types of .capnp files, for programs in every language on the bus."""
 
 
-main.add_command(table)
+for command in (table, layout, check):
+    main.add_command(command)

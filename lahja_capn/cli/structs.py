@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +15,48 @@ import click
 from lahja_capn.errors import SchemaError
 from lahja_capn.schema import load
 
+# The Cap'n Proto compiler reports "events.capnp:3:20-23: error: Not defined: Bar".
+_COMPILER_REPORT = re.compile(r"^.*:\d+(?::\d+(?:-\d+)?)?: error: .*$", re.M)
+
 
 def load_schema(file: str, import_path: Sequence[str]) -> Any:
     """Load a schema file, or end the command with what is wrong with it."""
     try:
         return load(file, import_path)
     except SchemaError as error:
-        raise click.ClickException(str(error)) from None
+        found = _compiler_report(file, import_path) if os.path.isfile(file) else ""
+        raise click.ClickException(found or _described(error)) from None
+
+
+def _described(error: SchemaError) -> str:
+    """Return ``FILE:LINE: what``, the form that editors and CI understand."""
+    if error.line is None:
+        return str(error)
+    what = str(error).removeprefix(f"Schema file {error.path}, line {error.line}: ")
+    return f"{error.path}:{error.line}: {what}"
+
+
+def _compiler_report(file: str, import_path: Sequence[str]) -> str:
+    """Return all errors with their columns, from the Cap'n Proto compiler if it is installed.
+
+    pycapnp's parser, which decides, stops at the first one and knows its line only.
+    """
+    compiler = shutil.which("capnp")
+    if compiler is None:
+        return ""
+    command = [compiler, "compile", "-o-", *(f"-I{folder}" for folder in import_path), file]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "\n".join(_COMPILER_REPORT.findall(done.stderr.decode("utf-8", "replace")))
 
 
 def members(module: Any) -> Iterator[tuple[str, Any]]:
