@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import lahja_capn
+from lahja_capn.cli.annotatecommand import annotate_go
 from lahja_capn.cli.checkcommand import check
 from lahja_capn.cli.layoutcommand import layout
 from lahja_capn.cli.tablecommand import table
@@ -16,5 +17,5 @@ def main() -> None:
     """Tools around the event types of .capnp files, for programs in every language on the bus."""
 
 
-for command in (table, layout, check):
+for command in (table, annotate_go, layout, check):
     main.add_command(command)

@@ -35,13 +35,18 @@ def schema_argument(name: str = "file", metavar: str = "FILE.capnp") -> Callable
 
 
 def write(text: str, target: str | None) -> None:
-    """Write what a command made; a file that says so already is left alone, so that nothing is built anew."""
+    """Write what a command made, to standard output if there is no target."""
     if target is None:
         click.echo(text, nl=False)
-        return
+    else:
+        write_bytes(text.encode(), target)
+
+
+def write_bytes(content: bytes, target: str) -> None:
+    """Write a file; one that says so already is left alone, so that nothing that depends on it is built anew."""
     path = Path(target)
     try:
-        if not path.is_file() or path.read_bytes() != text.encode():
-            path.write_text(text, encoding="utf-8", newline="\n")
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
     except OSError as error:
         raise click.ClickException(f"{target} cannot be written: {error.strerror}.") from None
