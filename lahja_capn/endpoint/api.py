@@ -138,8 +138,8 @@ class EndpointAPI(ABC):
         """Send an event to every endpoint that subscribes to exactly its class, this one included.
 
         Returns when the event is queued for each of them; it has not arrived yet. A peer whose queue is full
-        is waited for (policy ``wait``), after all others have got theirs; one that then takes no byte for
-        5 s is disconnected.
+        is waited for (policy ``wait``), after all others have got theirs: one that is slow paces its publishers,
+        one that then takes no event for 5 s is disconnected.
 
         Raises:
             NoSubscribers: nobody subscribes (not with ``BroadcastConfig(require_subscriber=False)``).

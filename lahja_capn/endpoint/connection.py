@@ -88,6 +88,8 @@ class Connection:
         "_channel",
         "_drops",
         "_ended",
+        "_event_parts",
+        "_events_before",
         "_flush_wanted",
         "_flushing",
         "_heard_waiters",
@@ -109,7 +111,6 @@ class Connection:
         "closed",
         "dialed",
         "is_up",
-        "last_progress",
         "name",
         "open_requests",
         "pending",
@@ -141,13 +142,16 @@ class Connection:
         self.open_requests: dict[int, OpenRequest] = {}
         # The endpoint's subscription version that this peer has confirmed.
         self.applied_version = 0
-        self.last_progress = time.monotonic()
         self._runtime = runtime
         self._owner = owner
         self._traffic = traffic
         self._channel = channel
         self._scope: anyio.CancelScope | None = None
         self._out: list[Buffer] = []
+        # Events that were pulled before what `_out` holds; and how often a part of `_out` has left that has events
+        # in it, or that events with credit wait behind: of a large frame that is all there is to see for long.
+        self._events_before = 0
+        self._event_parts = 0
         self._blocked = False
         self._flushing = False
         self._flush_wanted = False
@@ -250,9 +254,12 @@ class Connection:
                 break
         if control:
             self._after_input()
-        elif session.has_output:
-            # Events and responses alone bring no deadline nearer.
-            self.flush()
+        else:
+            if session.has_output:
+                self.flush()
+            if session.sender_waits:
+                # Nothing else that events and responses do brings a deadline nearer.
+                self.check_deadline()
 
     async def heard(self) -> None:
         """Wait until the next byte from the peer, or the end of the connection."""
@@ -396,6 +403,7 @@ class Connection:
         out = self._out
         while True:
             if not out:
+                self._events_before = session.counters.sent
                 out = session.data_to_send()
                 if not out:
                     break
@@ -412,7 +420,8 @@ class Connection:
                     out[0] = memoryview(buffer)[sent:]
             else:
                 _advance(out, channel.send_many(out))
-            self.last_progress = time.monotonic()
+            if out and (session.counters.sent != self._events_before or session.event_credit > 0):
+                self._event_parts += 1
             if not out and not session.more_to_send:
                 break
         if session.send_finished and not self._write_closed:
@@ -486,41 +495,84 @@ class Connection:
     async def room(self, too_slow_s: float) -> None:
         """Wait until another event can be queued, or the connection has ended.
 
-        A peer that takes no byte for ``too_slow_s`` is disconnected: it must not hold its publisher for ever.
+        A peer that takes no event for ``too_slow_s`` is disconnected: it must not hold its publisher for ever,
+        whatever else it reads and writes. One that is slow paces the publisher.
         """
         session = self.session
-        await self._wait_to_send(lambda: session.has_room, too_slow_s)
+        await self._wait_to_send(lambda: session.has_room, self._events_taken, too_slow_s)
 
     async def room_for_request(self, too_slow_s: float) -> None:
-        """Wait until a request can be queued, or the connection has ended.
+        """Wait until a request can be queued, or the connection has ended; ``too_slow_s`` as in ``room``.
 
         Requests have a credit window and room of their own, and overtake events. Events that wait for the
         peer's handlers must not hold them back: those handlers may be waiting for a request to us.
         """
         session = self.session
-        await self._wait_to_send(lambda: session.has_request_room, too_slow_s)
+        await self._wait_to_send(
+            lambda: session.has_request_room,
+            lambda: (session.requests_taken, self._event_parts),
+            too_slow_s,
+        )
 
     async def less_queued(self, too_slow_s: float) -> None:
-        """Wait until less is queued than now, or the connection has ended."""
-        session = self.session
-        queued_bytes = session.queued_bytes
-        await self._wait_to_send(lambda: session.queued_bytes < queued_bytes, too_slow_s)
+        """Wait until less is queued than now, or the connection has ended; ``too_slow_s`` as in ``room``.
 
-    async def _wait_to_send(self, enough: Callable[[], bool], too_slow_s: float) -> None:
-        # A peer from which nobody wanted anything did not fail to take it.
-        since = time.monotonic()
+        Answers come and go beside the events, so it is the events that are looked at while there are any.
+        """
+        session = self.session
+        counters = session.counters
+        sent, queued_events, queued_bytes = counters.sent, session.queued_events, session.queued_bytes
+
+        def is_less() -> bool:
+            if session.queued_events:
+                return counters.sent != sent or session.queued_events < queued_events
+            return queued_events > 0 or session.queued_bytes < queued_bytes
+
+        await self._wait_to_send(is_less, self._events_taken, too_slow_s)
+
+    def _events_taken(self) -> object:
+        """Changes whenever the peer takes events; if only answers and requests wait, whatever it takes."""
+        session = self.session
+        if session.queued_events:
+            return session.events_taken, self._event_parts
+        return session.queued_bytes, len(self._out)
+
+    async def _wait_to_send(
+        self, enough: Callable[[], bool], progress: Callable[[], object], too_slow_s: float
+    ) -> None:
+        # A peer from which nobody wanted anything did not fail to take it: the time counts from here.
+        taken, since = progress(), time.monotonic()
         while self.closed is None and not enough():
-            patience = max(self.last_progress, since) + too_slow_s - time.monotonic()
+            if (now_taken := progress()) != taken:
+                taken, since = now_taken, time.monotonic()
+            patience = since + too_slow_s - time.monotonic()
             if patience <= 0:
+                # This loop may be the one that was busy.
+                self._catch_up()
+                if enough() or progress() != taken or self._is_closed():
+                    continue
                 self.say_goodbye(
                     "tooSlow",
-                    f"took no byte for {too_slow_s:g} s while {self.session.queued_bytes} bytes were queued",
+                    f"took nothing of what waits for it for {too_slow_s:g} s (Limits.too_slow_s) while "
+                    f"{self.session.queued_bytes} bytes were queued",
                 )
                 return
             waiter = self._runtime.new_waiter()
             self._room_waiters.append(waiter)
             with anyio.move_on_after(patience):
                 await waiter.wait()
+
+    def _is_closed(self) -> bool:
+        return self.closed is not None
+
+    def _catch_up(self) -> None:
+        """Read what has arrived and send what now goes, whatever the loop has not got round to."""
+        self.read()
+        if not self.session.is_closed:
+            self._blocked = False
+            self.flush()
+        if self.session.is_closed:
+            self.stop()
 
     async def drained(self) -> None:
         """Wait until all that was queued has been sent, or the connection has ended."""

@@ -39,6 +39,7 @@ class SessionCore:
         "_bindings_seen",
         "_close_deadline",
         "_credit_due",
+        "_credit_look_at",
         "_declared",
         "_decoder",
         "_drop_notice_at",
@@ -80,6 +81,7 @@ class SessionCore:
         "remote_all",
         "remote_subscriptions",
         "send_finished",
+        "sender_waits",
     )
 
     def __init__(
@@ -104,6 +106,8 @@ class SessionCore:
         self.send_finished = False
         # True if another data_to_send may return something: the last one stopped at its limit of bytes.
         self.more_to_send = False
+        # True if the peer has used up a window: next_deadline() has come nearer, see CREDIT_REST_S.
+        self.sender_waits = False
 
         self._local = local
         self._table = table
@@ -157,6 +161,7 @@ class SessionCore:
         self._handshake_deadline = now + limits.handshake_timeout_s
         self._close_deadline = INFINITY
         self._drop_notice_at = now
+        self._credit_look_at = INFINITY
         if connector:
             self._say_hello()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..binding import BINDINGS
 from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError
 from ..wire import FrameKind, Segments
+from ..wire.limits import CREDIT_REST_S
 from .control import (
     ControlMessage,
     Credit,
@@ -135,9 +136,17 @@ class ReceivingSession(SessionCore):
                 received += 1
                 received_bytes += size
         finally:
+            if balance <= 0 < window.balance:
+                self._credit_used_up()
             window.charge(balance)
             self.counters.received += received
             self.counters.received_bytes += received_bytes
+
+    def _credit_used_up(self) -> None:
+        """The peer may send nothing more of a kind: look after a while whether it is owed some credit."""
+        if not self.sender_waits:
+            self.sender_waits = True
+            self._credit_look_at = self._keepalive.last_received + CREDIT_REST_S
 
     def _look_up(self, route: Route) -> None:
         """Find out what is bound to a route's type and whether it may pass and is wanted, for this round."""
@@ -157,6 +166,8 @@ class ReceivingSession(SessionCore):
                 code="creditExceeded",
             )
         window.charge(window.balance - size)
+        if window.balance <= 0:
+            self._credit_used_up()
         incoming = self._incoming
         incoming.arrived(number)
         event_type = route.event_type

@@ -18,8 +18,9 @@ Bad bytes never raise out of ``bytes_received``: the peer is told goodbye, and `
 them. ``return_*_credit`` say with True that there is something to send now. ``next_deadline`` may be earlier
 after any call.
 
-How long a full peer took no byte is the owner's to measure: only it sees bytes leave. ``waits_for_credit`` tells
-whether the peer's handlers are to blame and not its socket. Taking a type into ``WireTable`` before it is sent, or
+How long a full peer took nothing is the owner's to measure: only it sees bytes leave. ``events_taken`` and
+``requests_taken`` change with what the peer takes. After input, ``sender_waits`` tells that ``next_deadline`` has
+come nearer although nothing but events and requests arrived. Taking a type into ``WireTable`` before it is sent, or
 expected as a response, is the owner's part too; types in subscriptions are looked up here.
 """
 
@@ -31,7 +32,7 @@ from collections.abc import Iterable
 from ..binding import EventType
 from ..errors import FrameTooLarge, HandshakeTimeout, LahjaError, LocalProtocolError, RemoteProtocolError
 from ..wire import Buffer, FrameKind, Segments, encode_frame, frame_size
-from ..wire.limits import DROP_NOTICE_S
+from ..wire.limits import CREDIT_REST_S, DROP_NOTICE_S
 from .control import Credit, Dropped, Ping, Pong, Subscriptions, SubscriptionsAck
 from .counters import Counters
 from .events import Closed
@@ -67,6 +68,8 @@ class Session(ReceivingSession):
             deadline = self._keepalive.deadline
             if self._outbox.drops:
                 deadline = min(deadline, self._drop_notice_at)
+            if self.sender_waits:
+                deadline = min(deadline, self._credit_look_at)
             return None if deadline == INFINITY else deadline
         if self._state is State.HANDSHAKE:
             return self._handshake_deadline
@@ -86,6 +89,8 @@ class Session(ReceivingSession):
             if self._outbox.drops and now >= self._drop_notice_at:
                 self._tell_drops()
                 self._drop_notice_at = now + DROP_NOTICE_S
+            if self.sender_waits and now >= self._credit_look_at:
+                self._look_at_credit(now)
         elif self._state is State.HANDSHAKE:
             if now >= self._handshake_deadline:
                 timeout_s = self._local.limits.handshake_timeout_s
@@ -372,6 +377,25 @@ class Session(ReceivingSession):
         return self._outbox.has_room
 
     @property
+    def event_credit(self) -> int:
+        """Bytes of events that the peer allows us to send now; 0 or less: it takes none."""
+        return self._outbox.event_window.balance
+
+    @property
+    def events_taken(self) -> tuple[int, int]:
+        """Changes whenever an event leaves the queue to be sent, or the peer returns the credit of one."""
+        return self.counters.sent, self._outbox.event_window.balance
+
+    @property
+    def requests_taken(self) -> tuple[int, int]:
+        """The same of requests."""
+        return self.counters.requests_sent, self._outbox.request_window.balance
+
+    @property
+    def queued_events(self) -> int:
+        return self._outbox.queued_events
+
+    @property
     def waits_for_credit(self) -> bool:
         """True if what is queued waits for the peer's handlers: a full socket is not to blame."""
         return self._outbox.waits_for_credit
@@ -403,6 +427,14 @@ class Session(ReceivingSession):
         )
 
     # --- helpers --------------------------------------------------------------------------------------
+
+    def _look_at_credit(self, now: float) -> None:
+        """Give a sender that waits what is owed to it, however little."""
+        self._credit_look_at = now + CREDIT_REST_S
+        waiting = [window for window in (self._event_window, self._request_window) if window.balance <= 0]
+        self.sender_waits = bool(waiting)
+        if any(window.pending for window in waiting):
+            self._credit_due = self._due = True
 
     def _tell_drops(self) -> None:
         counts = tuple(self._outbox.drops.items())

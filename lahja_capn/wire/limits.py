@@ -53,6 +53,11 @@ KEEPALIVE_TCP_S: Final = 15.0
 # At most one `dropped` message in this time: a peer too slow for events must not drown in notices about them.
 DROP_NOTICE_S: Final = 1.0
 
+# A sender whose credit is used up is told of what has come back at the latest after this time, even if it is less
+# than half a window: the consumer may be slow, and the sender takes one that returns nothing for dead (`too_slow_s`).
+# docs/wire.md allows 1 s.
+CREDIT_REST_S: Final = 0.5
+
 # Texts we send are cut to this many UTF-8 bytes: an exception's text may be of any length.
 GOODBYE_TEXT_BYTES: Final = 1 * KIB
 FAILED_TEXT_BYTES: Final = 16 * KIB
@@ -96,7 +101,8 @@ class Limits:
     keepalive_misses: int = 3
     # From our goodbye until the peer's end of stream, then the connection is closed anyway.
     close_timeout_s: float = 2.0
-    # A peer whose queue is full and that takes no byte for so long is disconnected.
+    # A peer that takes nothing of what waits for it for so long, while somebody waits for room in its queue, is
+    # disconnected. Well above the second within which a peer returns credit.
     too_slow_s: float = 5.0
     # How long the old holder of a name has to answer a ping before a newcomer takes the name over.
     name_probe_s: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
 
+# Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
+COUNT_BYTES = 40
 SMALL = Limits(event_credit_bytes=400, queued_per_peer_bytes=400)
 
 
@@ -208,3 +211,119 @@ async def test_peer_without_room_for_requests_holds_up_neither_the_others_answer
         # Neither question is still on its way to the peer that had no room.
         assert server._peers.up["raw"].session.queued_frames == 1
         tasks.cancel_scope.cancel()
+
+
+@scenario
+async def test_publisher_is_paced_by_a_consumer_that_needs_long_for_half_a_window(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Half of the window are 50 events, which take the handler five times too_slow_s.
+    monkeypatch.setattr("lahja_capn.session.session.CREDIT_REST_S", 0.05)
+    monkeypatch.setattr("lahja_capn.session.receiving.CREDIT_REST_S", 0.05)
+    publishing = Limits(queued_per_peer_bytes=100, too_slow_s=0.5)
+    receiving = Limits(event_credit_bytes=100 * COUNT_BYTES)
+    async with pair(runtime, short_tmp_path, server={"limits": publishing}, client={"limits": receiving}) as (
+        server,
+        client,
+    ):
+        got = []
+
+        async def slow(event: Count) -> None:
+            got.append(event.number)
+            await anyio.sleep(0.05)
+
+        await client.subscribe(Count, slow).acknowledged()
+        many = 125
+        for number in range(many):
+            await server.broadcast(Count(number=number))
+        assert server.is_connected_to("client")
+        # All that is not queued here or within the window there has been taken: the publisher was paced.
+        assert len(got) >= many - 3 - 100 - 1
+        assert got == list(range(len(got)))
+
+
+@pytest.mark.parametrize("limit", ["of one peer", "of all peers"])
+@scenario
+async def test_peer_that_gives_no_credit_but_pings_does_not_hold_its_publisher(
+    runtime: Runtime, short_tmp_path: Path, limit: str
+) -> None:
+    of_one, of_all = (100, 1_000_000) if limit == "of one peer" else (1_000_000, 100)
+    limits = Limits(queued_per_peer_bytes=of_one, queued_per_endpoint_bytes=of_all, too_slow_s=0.3)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server,
+        runtime.endpoint_class("other").run() as other,
+        raw_peer(server, Count, limits=Limits(event_credit_bytes=0)) as peer,
+        anyio.create_task_group() as tasks,
+    ):
+        await join(other, server, at(short_tmp_path, "server"))
+        got = Collector()
+        await other.subscribe(Count, got).acknowledged()
+
+        async def ping() -> None:
+            # It lives, and reads what comes; it only gives no credit.
+            while not peer.closed:
+                peer.session.ping(time.monotonic())
+                await peer.write()
+                await anyio.sleep(0.01)
+
+        tasks.start_soon(ping)
+        tasks.start_soon(peer.read, lambda: peer.closed)
+        # A broadcast to this endpoint ends its turn, too, and looks at what all peers together have queued.
+        many = 10 if limit == "of one peer" else 4 * 64 * 1024 // COUNT_BYTES
+        for number in range(many):
+            await server.broadcast(Count(number=number))
+        assert not server.is_connected_to("raw")
+        assert await got.until(many) == list(range(many))
+        await eventually(lambda: peer.closed)
+        assert peer.closed is not None
+        assert peer.closed.code == "tooSlow"
+        assert peer.numbers == []
+        assert server.is_connected_to("other")
+
+
+@scenario
+async def test_peer_that_takes_one_large_event_bit_by_bit_is_kept(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    limits = Limits(queued_per_peer_bytes=100, too_slow_s=0.5)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server,
+        raw_peer(server, Blob) as peer,
+        anyio.create_task_group() as tasks,
+    ):
+        data = bytes(4_000_000)
+
+        async def publish() -> None:
+            for number in range(3):
+                await server.broadcast(Blob(number=number, data=data))
+
+        tasks.start_soon(publish)
+        # Each bit well within too_slow_s, the whole event not.
+        for _ in range(30):
+            await anyio.wait_readable(peer._socket)
+            peer.session.receive_bytes(peer._socket.recv(50_000), time.monotonic())
+            await anyio.sleep(limits.too_slow_s / 10)
+        assert server.is_connected_to("raw")
+        await peer.read(lambda: len(peer.numbers) == 3)
+        assert peer.numbers == [0, 1, 2]
+
+
+@scenario
+async def test_credit_that_lies_unread_counts_before_a_peer_is_judged(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    # So short that the peer is judged before the loop has looked at its socket, as after a handler that blocks.
+    limits = Limits(queued_per_peer_bytes=100, too_slow_s=1e-9)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server,
+        raw_peer(server, Count, limits=Limits(event_credit_bytes=8)) as peer,
+    ):
+        for number in range(4):
+            await server.broadcast(Count(number=number))
+            await turns()
+        await anyio.wait_readable(peer._socket)
+        peer.session.receive_bytes(peer._socket.recv(100_000), time.monotonic())
+        peer.session.return_event_credit(COUNT_BYTES)
+        peer._socket.sendall(b"".join(peer.session.data_to_send()))
+        await server.broadcast(Count(number=4))
+        assert server.is_connected_to("raw")

@@ -23,6 +23,7 @@ from lahja_capn.session.control import (
     decode_control,
 )
 from lahja_capn.wire import UNLIMITED, FrameKind, Limits, encode_frame
+from lahja_capn.wire.limits import CREDIT_REST_S
 from tests.unit.session.pair import (
     ALPHA,
     ANSWER,
@@ -363,6 +364,44 @@ def test_an_event_larger_than_the_window_passes_alone() -> None:
     assert pair.right.return_event_credit(SIZE)
     pair.settle()
     assert len(arrived(pair, pair.right)) == 1
+
+
+@pytest.mark.parametrize("kind", [FrameKind.EVENT, FrameKind.REQUEST])
+def test_a_sender_whose_credit_is_used_up_gets_little_by_little_what_comes_back(kind: FrameKind) -> None:
+    """A slow consumer would else look dead: it takes long until half of a window has come back."""
+    limits = Limits(event_credit_bytes=10 * SIZE, request_credit_bytes=10 * SIZE)
+    pair = ConnectionPair(right=endpoint("right", limits=limits)).connect(right=[ALPHA, ASK]).clear()
+    right = pair.right
+    give_back = right.return_event_credit if kind is FrameKind.EVENT else right.return_request_credit
+    for _ in range(12):
+        if kind is FrameKind.EVENT:
+            pair.offer(pair.left, ALPHA)
+        else:
+            pair.left.send_request(ASK, SEGMENTS)
+    pair.settle()
+    assert len(pair.take(right)) == 10
+    assert right.sender_waits
+    look_at = right.next_deadline()
+    assert look_at == pair.now + CREDIT_REST_S
+
+    # Nothing is owed: nothing is said, and it looks again.
+    right.handle_time(look_at)
+    assert not right.has_output
+    assert not give_back(SIZE)
+    assert right.next_deadline() == look_at + CREDIT_REST_S
+    right.handle_time(look_at + CREDIT_REST_S)
+    pair.settle()
+    assert len(pair.take(right)) == 1
+
+    # Once the balance is above zero the sender need not hear of every byte.
+    assert give_back(5 * SIZE)
+    pair.settle()
+    assert len(pair.take(right)) == 1
+    give_back(SIZE)
+    right.handle_time(look_at + 2 * CREDIT_REST_S)
+    assert not right.has_output
+    assert not right.sender_waits
+    assert right.next_deadline() is None
 
 
 @pytest.mark.parametrize("kind", [FrameKind.EVENT, FrameKind.REQUEST])
