@@ -401,6 +401,8 @@ class Connection:
         if self._pending_add or self._pending_remove:
             self._send_subscriptions()
         out = self._out
+        # Behind what is left of an earlier pull more may have been queued since.
+        look_again = bool(out)
         while True:
             if not out:
                 self._events_before = session.counters.sent
@@ -422,8 +424,10 @@ class Connection:
                 _advance(out, channel.send_many(out))
             if out and (session.counters.sent != self._events_before or session.event_credit > 0):
                 self._event_parts += 1
-            if not out and not session.more_to_send:
-                break
+            if not out:
+                if not (look_again or session.more_to_send):
+                    break
+                look_again = False
         if session.send_finished and not self._write_closed:
             self._write_closed = True
             channel.close_write()
