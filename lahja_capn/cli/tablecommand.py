@@ -86,7 +86,7 @@ def _opaque_types(
 @click.option(
     "--package",
     metavar="NAME",
-    help="The C++ namespace or Go package. Without it: the file's name, with _table behind.",
+    help="The C++ namespace or Go package. Without it: the file's name with `table` behind.",
 )
 @options.output
 def table(
@@ -114,7 +114,7 @@ def table(
     command += [part for name, number in opaque for part in ("--opaque", f"{name}=0x{number:016x}")]
     if first_wire_id != 1:
         command += ["--first-wire-id", str(first_wire_id)]
-    if package != _default_package(file) and language in ("c++", "go"):
+    if package != _default_package(file, language) and language in ("c++", "go"):
         command += ["--package", package]
     try:
         entries = make_entries(structs, opaque, first_wire_id)
@@ -142,14 +142,16 @@ def _base(folder: str) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _default_package(file: str) -> str:
-    stem = re.sub(r"[^a-z0-9]+", "_", os.path.basename(file).removesuffix(".capnp").lower()).strip("_")
-    return f"{stem if stem[:1].isalpha() else 'schema'}_table"
+def _default_package(file: str, language: str) -> str:
+    # Names of Go packages have no underscores.
+    join = "" if language == "go" else "_"
+    stem = re.sub(r"[^a-z0-9]+", join, os.path.basename(file).removesuffix(".capnp").lower()).strip("_")
+    return f"{stem if stem[:1].isalpha() else 'schema'}{join}table"
 
 
 def _package(given: str | None, file: str, language: str) -> str:
     if given is None:
-        return _default_package(file)
+        return _default_package(file, language)
     separator = r"::" if language == "c++" else None
     parts = given.split(separator) if separator else [given]
     if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) and part not in _KEYWORDS for part in parts):
