@@ -124,6 +124,8 @@ def _control(
         "segments": len(segments),
         "control": complete(plan_of(wire.Control), value),
     }
+    if name.endswith("unknown-code"):
+        facts["read_only"] = True
     store.add("frames", f"control-{name}", facts, frame(0, 0, 0, segments))
 
 

@@ -58,7 +58,8 @@ def each_in_its_own(builder: Builder, parent: int, words: int) -> tuple[int, boo
 
 def each_far_away(builder: Builder, parent: int, words: int) -> tuple[int, bool]:
     """Every object in a new segment that has no room for a landing pad: double far pointers everywhere."""
-    return builder.new_segment(), True
+    # The C++ library takes a pointer into a segment without words for one to nowhere.
+    return builder.new_segment(0 if words else 1), True
 
 
 def in_turns(segments: int) -> Place:
