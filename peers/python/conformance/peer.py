@@ -15,7 +15,6 @@ from typing import Any
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from lahja_capn import (
     AsyncioEndpoint,
@@ -32,14 +31,17 @@ from lahja_capn import (
     TrioEndpoint,
     UnexpectedResponse,
 )
+from tests.vectors.bound import TYPES, Answer, Ask, Blob, Count, build, read
 
-from .events import DECLARED, EVENTS, Answer, Ask, Blob, Count
-from .values import build, show
 from .watching import watched
 
 logger = logging.getLogger("conformance")
 
 Command = dict[str, Any]
+
+EVENTS = {name: found.event_class for name, found in TYPES.items()}
+# Every type but Late stands in hello.
+DECLARED = tuple(event for name, event in EVENTS.items() if name != "Late")
 
 
 def blob_data(number: int, size: int) -> bytes:
@@ -80,6 +82,7 @@ class Peer:
     def __init__(self, limits: Limits, runtime: str) -> None:
         self._limits = limits
         self._class = watched(TrioEndpoint if runtime == "trio" else AsyncioEndpoint, self._say)  # type: ignore[arg-type]
+        self._ups = 0
         self._remote = ""
         self._remote_wants: set[str] = set()
         self._subscriptions: dict[str, Subscription] = {}
@@ -89,6 +92,7 @@ class Peer:
 
     def _say(self, line: dict[str, Any]) -> None:
         if line["is"] == "up":
+            self._ups += 1
             self._remote = line["peer"]
             self._remote_wants = set()
         elif line["is"] == "down" and not self._bus.is_connected_to(line["peer"]):
@@ -156,9 +160,7 @@ class Peer:
                     await self._do(command)
                 except Exception as error:
                     logger.debug("command failed: %s", line, exc_info=error)
-                    self._say(
-                        {"is": "error", "text": f"{type(error).__name__}: {error}", "command": command}
-                    )
+                    self._say({"is": "error", "text": f"{type(error).__name__}: {error}", "command": command})
         return False
 
     async def _do(self, command: Command) -> None:
@@ -245,10 +247,13 @@ class Peer:
             data = event.data
             self._say({"is": "received_blob", "id": event.id, "size": len(data), "sum": sum(data) % 2**32})
         else:
-            self._say({"is": "received", "type": type(event).__name__, "value": show(event)})
+            self._say({"is": "received", "type": type(event).__name__, "value": read(event)})
 
     async def _count(self, command: Command) -> None:
+        connection = self._ups
         for number in range(command["from"], command["to"]):
+            if self._ups != connection or not self._remote:
+                break  # the rest would go nowhere, or surprise the next peer
             await self._broadcast(Count(number=number))
         self._say({"is": "counted", "tag": command["tag"]})
 

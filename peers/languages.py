@@ -1,0 +1,168 @@
+"""The languages that have a peer here: what each one needs, whether that is there, and building it.
+
+``python peers/languages.py status`` says how things stand; ``build`` makes every program that can be made
+(``make peers``), and with ``--all`` it fails if one cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PEERS = Path(__file__).resolve().parent
+
+# A first build compiles a Cap'n Proto library or two.
+BUILD_LIMIT_S = 900.0
+
+
+def _command(*names: str) -> Callable[[], bool]:
+    return lambda: any(shutil.which(name) is not None for name in names)
+
+
+def _capnp_headers() -> bool:
+    if shutil.which("pkg-config") is None:
+        return any(Path(prefix, "include/capnp/message.h").exists() for prefix in ("/usr", "/usr/local"))
+    return subprocess.run(["pkg-config", "--exists", "capnp"], check=False).returncode == 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """A tool that a language's build calls, and how to get it."""
+
+    what: str
+    is_there: Callable[[], bool]
+    get: str
+
+
+_MAKE = Need("make", _command("make"), "Debian: apt-get install make")
+_CAPNP = Need(
+    "the capnp compiler",
+    _command("capnp"),
+    "Debian: apt-get install capnproto; others: https://capnproto.org/install.html",
+)
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language of the matrix."""
+
+    key: str
+    title: str
+    needs: tuple[Need, ...]
+
+    @property
+    def folder(self) -> Path:
+        return PEERS / self.key
+
+    @property
+    def program(self) -> Path:
+        return self.folder / "bin" / "conformance"
+
+    @property
+    def example(self) -> Path:
+        return self.folder / "bin" / "example"
+
+    def missing(self) -> list[str]:
+        """What the build needs and this machine lacks, each with the way to get it."""
+        return [f"{need.what} ({need.get})" for need in self.needs if not need.is_there()]
+
+    def trouble(self) -> str:
+        """Why the program cannot be run, and the way out; "" if it can."""
+        if os.access(self.program, os.X_OK):
+            return ""
+        if missing := self.missing():
+            return f"missing: {'; '.join(missing)}"
+        return f"not built: make -C peers/{self.key} build"
+
+
+FOREIGN = (
+    Language(
+        "cpp",
+        "C++",
+        (
+            _MAKE,
+            Need(
+                "a C++ compiler",
+                _command("c++", "g++", "clang++"),
+                "Debian: apt-get install g++",
+            ),
+            _CAPNP,
+            Need("the Cap'n Proto library", _capnp_headers, "Debian: apt-get install libcapnp-dev"),
+        ),
+    ),
+    Language("rust", "Rust", (_MAKE, Need("cargo", _command("cargo"), "https://rustup.rs"), _CAPNP)),
+    Language("go", "Go", (_MAKE, Need("go", _command("go"), "https://go.dev/dl"), _CAPNP)),
+    Language(
+        "typescript",
+        "TypeScript",
+        (
+            _MAKE,
+            Need("node", _command("node"), "version 20 or later: https://nodejs.org"),
+            Need("npm", _command("npm"), "comes with node: https://nodejs.org"),
+            _CAPNP,
+        ),
+    ),
+)
+
+
+def build(language: Language) -> str:
+    """Build one language; "" if that went well, else what went wrong."""
+    if missing := language.missing():
+        return f"missing: {'; '.join(missing)}"
+    if not (language.folder / "Makefile").exists():
+        return f"peers/{language.key} has no Makefile"
+    if not language.program.exists():
+        print(f"peers/{language.key}: building for the first time, which may take minutes", flush=True)
+    started = time.monotonic()
+    try:
+        made = subprocess.run(
+            ["make", "--no-print-directory", "-C", os.fspath(language.folder), "build"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=BUILD_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.output or b""
+        tail = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return f"`make build` took longer than {BUILD_LIMIT_S:g} s:\n{tail[-2000:]}"
+    if made.returncode != 0:
+        return f"`make -C peers/{language.key} build` ended with {made.returncode}:\n{made.stdout[-4000:]}"
+    print(f"peers/{language.key}: built in {time.monotonic() - started:.1f} s", flush=True)
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("status", "build"))
+    parser.add_argument("--all", action="store_true", help="fail if a language is missing")
+    parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help="all if none is named")
+    options = parser.parse_args()
+    if unknown := {*options.languages} - {language.key for language in FOREIGN}:
+        parser.error(f"there is no peers/{unknown.pop()}: {', '.join(one.key for one in FOREIGN)}")
+    troubles = {}
+    for language in FOREIGN:
+        if options.languages and language.key not in options.languages:
+            continue
+        trouble = build(language) if options.action == "build" else language.trouble()
+        if trouble:
+            troubles[language.key] = trouble
+        elif options.action == "status":
+            print(f"peers/{language.key}: built")
+    for key, trouble in troubles.items():
+        print(f"peers/{key}: {trouble}", file=sys.stderr)
+    return 1 if troubles and options.all else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
