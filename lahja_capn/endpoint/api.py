@@ -90,9 +90,11 @@ class EndpointAPI(ABC):
 
     @abstractmethod
     async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
-        """Connect, and return when every connection is up: this side knows what the others subscribe to.
+        """Connect, and return when every connection is up and both sides know what the other subscribes to.
 
-        The others learn of this side's subscriptions a moment later; ``subscription.acknowledged()`` tells when.
+        So at the other end, too, this endpoint is connected, and what is broadcast there from now on reaches the
+        subscriptions that were made here before this call. A peer (of another implementation) that does not confirm
+        our subscriptions within 1 s counts as connected nevertheless.
 
         Waits for endpoints that do not serve yet. A connection is for both directions: the other side need
         not connect back; where both do, one connection stays and both calls succeed.

@@ -33,6 +33,10 @@ CONNECT_RETRY_MAX_S = 0.25
 # After this long without anybody at the path the log says what is being waited for.
 CONNECT_NOTICE_S = 2.0
 
+# How long a peer that is up may take to say that it knows our subscriptions before it counts as connected without: one
+# that is alive says so at once, and one that never does must not fail the program that connects.
+KNOWN_S = 1.0
+
 # How long accepting rests when the process is out of file descriptors or memory.
 ACCEPT_REST_S = 0.25
 
@@ -187,7 +191,14 @@ class ConnectingEndpoint(LivingEndpoint):
     async def _connect_in_time(self, config: ConnectionConfig, give_up_at: float) -> None:
         name = config.name
         peers = self._peers
-        while not peers.is_connected_to(name):
+        version = self._bus.version
+        while True:
+            connected = peers.up.get(name)
+            if connected is not None:
+                await self._wait_until_known(connected, version, give_up_at)
+                if connected.closed is None:
+                    return
+                continue
             if peers.holds(name):
                 # It has connected to us and is about to be up: a connection of ours would displace that one.
                 await peers.connections_changed.wait_until(
@@ -202,6 +213,7 @@ class ConnectingEndpoint(LivingEndpoint):
                 await peers.connections_changed.wait_until(
                     lambda connection=connection: connection.is_up or connection.closed is not None  # type: ignore[misc]
                 )
+                await self._wait_until_known(connection, version, give_up_at)
             except BaseException:
                 # Cancelled: nobody waits for this connection any more.
                 connection.say_goodbye("shutdown", "the attempt to connect was cancelled")
@@ -218,8 +230,21 @@ class ConnectingEndpoint(LivingEndpoint):
                 with anyio.move_on_after(give_up_at - time.monotonic()):
                     await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
                 if peers.is_connected_to(name):
-                    return
+                    continue
             raise rejection(closed, name, self.name, config.path)
+
+    async def _wait_until_known(self, connection: Connection, version: int, give_up_at: float) -> None:
+        """Wait until the peer has confirmed our subscriptions up to ``version``, or the connection has ended."""
+        with anyio.move_on_after(min(KNOWN_S, give_up_at - time.monotonic())) as scope:
+            await self._peers.subscriptions_changed.wait_until(
+                lambda: connection.applied_version >= version or connection.closed is not None
+            )
+        if scope.cancelled_caught:
+            logger.info(
+                "%s: connected to %r, which has not said that it knows our subscriptions",
+                self.name,
+                connection.name,
+            )
 
     async def _open_channel(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
         """A channel to whoever serves at the path; None if the peer connected to us in the meantime."""

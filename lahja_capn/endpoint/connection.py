@@ -140,8 +140,8 @@ class Connection:
         # Requests that wait for an answer from here, and requests from here that wait for ours, by number.
         self.pending: dict[int, PendingRequest] = {}
         self.open_requests: dict[int, OpenRequest] = {}
-        # The endpoint's subscription version that this peer has confirmed.
-        self.applied_version = 0
+        # The endpoint's subscription version that this peer has confirmed; -1 before its first confirmation.
+        self.applied_version = -1
         self._runtime = runtime
         self._owner = owner
         self._traffic = traffic

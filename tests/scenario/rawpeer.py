@@ -14,7 +14,14 @@ import anyio
 
 from lahja_capn import Limits
 from lahja_capn.binding import TypeRow
-from lahja_capn.session.control import ControlMessage, Goodbye, Hello, Subscriptions, decode_control
+from lahja_capn.session.control import (
+    ControlMessage,
+    Goodbye,
+    Hello,
+    Subscriptions,
+    SubscriptionsAck,
+    decode_control,
+)
 from lahja_capn.session.handshake import encode_control_frame
 from lahja_capn.wire import FrameDecoder, FrameKind, encode_frame
 from tests.scenario.support import DEADLINE_S, RawPeer
@@ -148,6 +155,12 @@ def listen_at(path: Path) -> Iterator[socket.socket]:
         sock.listen(8)
         sock.setblocking(False)
         yield sock
+
+
+async def confirm_subscriptions(talker: Talker) -> None:
+    """Read an endpoint's first subscriptions and confirm them, for which its ``connect_to_endpoints`` waits."""
+    await talker.next_of(Subscriptions)
+    await talker.send(frame_of(SubscriptionsAck(1)))
 
 
 async def accept(listener: socket.socket) -> Talker:

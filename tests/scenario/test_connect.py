@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from lahja_capn import (
+    BroadcastConfig,
     ConnectionAttemptRejected,
     ConnectionConfig,
     ConnectTimeout,
@@ -22,8 +23,10 @@ from lahja_capn import (
     RemoteDisconnected,
     WrongName,
 )
+from lahja_capn.session.control import Goodbye, Subscriptions
 from tests.conftest import Runtime
-from tests.scenario.events import Count
+from tests.scenario.events import Count, Other
+from tests.scenario.rawpeer import accept, frame_of, listen_at, shake_hands
 from tests.scenario.support import Collector, at, eventually, join, pair, scenario, turns
 
 
@@ -53,6 +56,89 @@ async def test_subscriptions_made_before_connecting_are_known_on_return(
         server.subscribe(Count, Collector())
         await client.connect_to_endpoints(config)
         assert client.is_endpoint_subscribed_to("server", Count)
+
+
+@scenario
+async def test_server_knows_the_subscriptions_of_who_has_connected(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config) as server:
+        for number in range(10):
+            async with runtime.endpoint_class(f"client{number}").run() as client:
+                got = Collector()
+                client.subscribe(Count, got)
+                await client.connect_to_endpoints(config)
+                # Nothing is awaited between: the server needs no further turn of the loop.
+                assert server.is_connected_to(client.name)
+                assert server.is_any_endpoint_subscribed_to(Count)
+                await server.broadcast(
+                    Count(number=number),
+                    BroadcastConfig(require_subscriber=True, filter_endpoint=client.name),
+                )
+                assert await got.until(1) == [number]
+
+
+@scenario
+async def test_server_knows_a_client_without_subscriptions_that_has_connected(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config) as server:
+        for number in range(10):
+            async with runtime.endpoint_class(f"client{number}").run() as client:
+                await client.connect_to_endpoints(config)
+                assert server.is_connected_to(client.name)
+
+
+@scenario
+async def test_who_connects_where_it_is_connected_already_is_known_with_all_its_subscriptions(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    a, b = at(short_tmp_path, "a"), at(short_tmp_path, "b")
+    async with runtime.endpoint_class.serve(a) as one, runtime.endpoint_class.serve(b) as two:
+        await two.connect_to_endpoints(a)
+        one.subscribe(Count, Collector())
+        await one.connect_to_endpoints(b)
+        assert two.is_endpoint_subscribed_to("a", Count)
+
+
+@scenario
+async def test_peer_that_never_confirms_subscriptions_counts_as_connected(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lahja_capn.endpoint.connecting.KNOWN_S", 0.1)
+    caplog.set_level(logging.INFO, "lahja_capn")
+    config = at(short_tmp_path, "raw")
+    with listen_at(config.path) as listener:
+        async with runtime.endpoint_class("client").run() as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.connect_to_endpoints, config)
+                talker = await accept(listener)
+                await talker.send(shake_hands())
+            assert client.is_connected_to("raw")
+            talker.close()
+    assert "client: connected to 'raw', which has not said that it knows our subscriptions" in caplog.messages
+
+
+@scenario
+async def test_peer_that_leaves_before_it_confirms_subscriptions_fails_the_attempt(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "raw")
+    with listen_at(config.path) as listener:
+        async with runtime.endpoint_class("client").run() as client, anyio.create_task_group() as tasks:
+
+            async def leave() -> None:
+                talker = await accept(listener)
+                await talker.send(shake_hands())
+                await talker.next_of(Subscriptions)
+                await talker.send(frame_of(Goodbye("notPermitted", "not you")))
+                talker.close()
+
+            tasks.start_soon(leave)
+            with pytest.raises(ConnectionAttemptRejected, match="notPermitted: not you"):
+                await client.connect_to_endpoints(config)
 
 
 @scenario
@@ -264,9 +350,17 @@ async def test_both_connecting_at_the_same_time_end_with_one_connection(
 ) -> None:
     a, b = at(short_tmp_path, "a"), at(short_tmp_path, "b")
     async with runtime.endpoint_class.serve(a) as one, runtime.endpoint_class.serve(b) as two:
+        one.subscribe(Other, Collector())
+        two.subscribe(Other, Collector())
+
+        async def connect(endpoint: EndpointAPI, other: EndpointAPI, config: ConnectionConfig) -> None:
+            await endpoint.connect_to_endpoints(config)
+            assert endpoint.is_endpoint_subscribed_to(other.name, Other)
+            assert other.is_endpoint_subscribed_to(endpoint.name, Other)
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one.connect_to_endpoints, b)
-            tasks.start_soon(two.connect_to_endpoints, a)
+            tasks.start_soon(connect, one, two, b)
+            tasks.start_soon(connect, two, one, a)
         assert one.is_connected_to("b")
         assert two.is_connected_to("a")
         await eventually(lambda: len(one._peers.all) == len(two._peers.all) == 1)

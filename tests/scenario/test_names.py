@@ -16,11 +16,19 @@ from lahja_capn import (
     NameInUse,
     WrongName,
 )
-from lahja_capn.session.control import Goodbye, Hello, Ping, Pong, Subscriptions
+from lahja_capn.session.control import Goodbye, Hello, Ping, Pong, Subscriptions, SubscriptionsAck
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other
 from tests.scenario.mixed import Meeting, Pair, every_pair
-from tests.scenario.rawpeer import accept, frame_of, hello, listen_at, shake_hands, talk_to
+from tests.scenario.rawpeer import (
+    accept,
+    confirm_subscriptions,
+    frame_of,
+    hello,
+    listen_at,
+    shake_hands,
+    talk_to,
+)
 from tests.scenario.support import Collector, at, eventually, join, raw_peer, scenario, turns
 
 # --- one holder ---------------------------------------------------------------------------------------------
@@ -253,18 +261,18 @@ async def test_dialed_connection_that_gives_way_before_it_is_up_does_not_fail_it
     path = short_tmp_path / "one.ipc"
     instance = os.urandom(16)
     async with runtime.endpoint_class.serve(at(short_tmp_path, "two")) as two:
-        with listen_at(path) as listener:
+        with listen_at(path) as listener, talk_to(two.ipc_path) as crossing:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(two.connect_to_endpoints, ConnectionConfig("one", path))
                 dialed = await accept(listener)
                 await dialed.send(frame_of(hello(name="one", instance=instance)))
                 await dialed.next_of(Subscriptions)
-                with talk_to(two.ipc_path) as crossing:
-                    await crossing.send(shake_hands(name="one", instance=instance))
-                    assert (await dialed.goodbye()).code == "duplicate"
-                    dialed.close()
-                    await two.wait_until_connected_to("one")
-                    await eventually(lambda: len(two._peers.all) == 1)
+                await crossing.send(shake_hands(name="one", instance=instance))
+                assert (await dialed.goodbye()).code == "duplicate"
+                dialed.close()
+                await two.wait_until_connected_to("one")
+                await eventually(lambda: len(two._peers.all) == 1)
+                await confirm_subscriptions(crossing)
 
 
 @scenario
@@ -281,6 +289,7 @@ async def test_lower_name_that_is_dialing_refuses_the_crossing_connection(
                 # At once: not accepted first, and then put out when the other one comes up.
                 assert (await crossing.goodbye()).code == "duplicate"
                 await dialed.send(shake_hands(name="two"))
+                await confirm_subscriptions(dialed)
             assert one.is_connected_to("two")
             dialed.close()
 
@@ -297,6 +306,7 @@ async def test_higher_name_that_is_dialing_gives_way_to_the_crossing_connection(
                 dialed = await accept(listener)
                 await crossing.send(shake_hands(name="one"))
                 assert (await dialed.goodbye()).code == "duplicate"
+                await confirm_subscriptions(crossing)
             assert two.is_connected_to("one")
             dialed.close()
 
@@ -315,7 +325,9 @@ async def test_connecting_while_the_peers_own_connection_comes_up_waits_for_that
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(one.connect_to_endpoints, ConnectionConfig("raw", path))
                 await turns()
-                await peer.send(frame_of(Subscriptions(1, (), (), False, False)))
+                await peer.send(
+                    frame_of(Subscriptions(1, (), (), False, False)) + frame_of(SubscriptionsAck(1))
+                )
             assert one.is_connected_to("raw")
             with pytest.raises(BlockingIOError):
                 listener.accept()
