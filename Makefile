@@ -6,14 +6,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# `make test PEERS=no` builds no peers: those that are built already take part as they are.
+PEERS ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick style format types coverage bench check clean
+.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench check clean
 
 help:
 	@echo 'make demo      several processes exchange events; ends by itself'
-	@echo 'make test      all tests, measuring coverage    (PYTEST_ARGS="-k word")'
+	@echo 'make demo-languages   Python, C++, Rust, Go and TypeScript in one conversation'
+	@echo 'make test      all tests, measuring coverage    (PYTEST_ARGS="-k word", PEERS=no)'
+	@echo 'make test-all  the same, and a language that is missing is a failure'
 	@echo 'make quick     the tests without the slow ones'
+	@echo 'make peers     the peers in other languages, as far as their tools are here'
 	@echo 'make style     ruff, without changing anything  (make format changes)'
 	@echo 'make types     mypy --strict'
 	@echo 'make coverage  report of the last test run; fails below 95 %'
@@ -34,9 +39,25 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 demo: $(STAMP)
 	@'$(BIN)/python' examples/demo.py
 
+demo-languages: $(STAMP)
+	@'$(BIN)/python' examples/languages/demo.py
+
+# The last lines say which languages were left out, and how to get them.
 test: $(STAMP)
+	@[ '$(PEERS)' = no ] || '$(BIN)/python' peers/languages.py build
 	@'$(BIN)/coverage' erase
-	'$(BIN)/coverage' run -m pytest $(PYTEST_ARGS)
+	'$(BIN)/coverage' run -m pytest $(PYTEST_ARGS); code=$$?; \
+	    '$(BIN)/python' peers/languages.py missing; exit $$code
+
+test-all: $(STAMP) peers-all
+	@'$(BIN)/coverage' erase
+	LANGUAGES_REQUIRED=all '$(BIN)/coverage' run -m pytest $(PYTEST_ARGS)
+
+peers: $(STAMP)
+	@'$(BIN)/python' peers/languages.py build
+
+peers-all: $(STAMP)
+	@'$(BIN)/python' peers/languages.py build --all
 
 quick: $(STAMP)
 	'$(BIN)/python' -m pytest -m 'not slow' $(PYTEST_ARGS)
@@ -70,3 +91,4 @@ check:
 clean:
 	rm -rf '$(VENV)' build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
 	    .hypothesis benchmarks/.venvs
+	@for peer in peers/*/Makefile; do [ ! -e "$$peer" ] || $(MAKE) -C "$$(dirname "$$peer")" clean; done

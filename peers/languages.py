@@ -1,7 +1,7 @@
 """The languages that have a peer here: what each one needs, whether that is there, and building it.
 
-``python peers/languages.py status`` says how things stand; ``build`` makes every program that can be made
-(``make peers``), and with ``--all`` it fails if one cannot.
+``python peers/languages.py build`` makes every program that can be made (``make peers``), and with ``--all`` it fails
+if one cannot. ``missing`` says in a line each which languages have no program, and how to get it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Language:
         """What the build needs and this machine lacks, each with the way to get it."""
         return [f"{need.what} ({need.get})" for need in self.needs if not need.is_there()]
 
-    def trouble(self) -> str:
-        """Why the program cannot be run, and the way out; "" if it can."""
-        if os.access(self.program, os.X_OK):
+    def trouble(self, program: Path | None = None) -> str:
+        """Why a program, by default the conformance program, cannot be run, and the way out; "" if it can."""
+        if os.access(program or self.program, os.X_OK):
             return ""
         if missing := self.missing():
             return f"missing: {'; '.join(missing)}"
@@ -144,7 +144,7 @@ def build(language: Language) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("status", "build"))
+    parser.add_argument("action", choices=("build", "missing"))
     parser.add_argument("--all", action="store_true", help="fail if a language is missing")
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help="all if none is named")
     options = parser.parse_args()
@@ -152,15 +152,11 @@ def main() -> int:
         parser.error(f"there is no peers/{unknown.pop()}: {', '.join(one.key for one in FOREIGN)}")
     troubles = {}
     for language in FOREIGN:
-        if options.languages and language.key not in options.languages:
-            continue
-        trouble = build(language) if options.action == "build" else language.trouble()
-        if trouble:
-            troubles[language.key] = trouble
-        elif options.action == "status":
-            print(f"peers/{language.key}: built")
-    for key, trouble in troubles.items():
-        print(f"peers/{key}: {trouble}", file=sys.stderr)
+        if not options.languages or language.key in options.languages:
+            if trouble := build(language) if options.action == "build" else language.trouble():
+                troubles[language.title] = trouble
+    for title, trouble in troubles.items():
+        print(f"{title} is left out, {trouble}", file=sys.stderr)
     return 1 if troubles and options.all else 0
 
 

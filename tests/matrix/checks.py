@@ -45,6 +45,8 @@ def _equal(what: str, got: Any, wanted: Any) -> None:
 def handshake(pair: Pair) -> None:
     """Both came up under the names they have; nobody was refused or came up twice."""
     for program in (pair.server, pair.client):
+        # An answer of each: what it had to say before has been said.
+        program.do("status", "status")
         _equal(f"{program.title}: times up", len(program.said("up")), 1)
         _equal(f"{program.title}: refusals and ends", program.said("refused") + program.said("down"), [])
 
@@ -91,6 +93,7 @@ def requests(pair: Pair) -> None:
 def failed_response(pair: Pair) -> None:
     """A request whose handler raised fails with the code, the exception's name and its text."""
     for asker, responder in pair.both_ways:
+        pair.serve_requests(responder)
         tag = asker.ask(3, mode="fail")
         _equal(
             f"{asker.title}: failure at {responder.title}",
@@ -174,6 +177,8 @@ def credit(pair: Pair) -> None:
     """The receiver takes nothing: the sender stops at its window, requests pass, and then everything arrives."""
     sender, receiver = pair.client, pair.server
     pair.subscribe(receiver, "Count")
+    for program in (sender, receiver):
+        pair.serve_requests(program)
     window = SERVER_EVENT_CREDIT // COUNT_FRAME_BYTES + 1
     before = sender.do("status", "status")["sent_events"]
     receiver.do("hold", "holding")
