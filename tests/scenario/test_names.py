@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from lahja_capn import (
     NameInUse,
     WrongName,
 )
+from lahja_capn.endpoint.connection import Connection
 from lahja_capn.session.control import Goodbye, Hello, Ping, Pong, Subscriptions, SubscriptionsAck
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other
@@ -101,6 +103,28 @@ async def test_silent_holder_is_replaced(runtime: Runtime, short_tmp_path: Path)
         await silent.read(lambda: silent.closed)
         assert silent.closed is not None
         assert silent.closed.code == "replaced"
+
+
+@scenario
+async def test_holder_whose_answer_lies_unread_keeps_its_name(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with (
+        runtime.endpoint_class.serve(config) as server,
+        raw_peer(server, name="twin") as holder,
+        runtime.endpoint_class("twin").run() as newcomer,
+    ):
+
+        async def busy(connection: Connection) -> None:
+            # The loop does something else until the time is over; meanwhile the answer comes.
+            holder.session.ping(time.monotonic())
+            holder._socket.sendall(b"".join(holder.session.data_to_send()))
+
+        monkeypatch.setattr(Connection, "heard", busy)
+        with pytest.raises(NameInUse):
+            await newcomer.connect_to_endpoints(config)
+        assert server.is_connected_to("twin")
 
 
 @scenario

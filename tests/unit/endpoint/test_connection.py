@@ -1,14 +1,21 @@
-"""The buffers between a session and a socket: joining small ones, and going on after a send that took only some."""
+"""Between a session and a socket: joining small buffers, going on after a send that took only some, a broken pipe."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lahja_capn.endpoint.connection import JOIN_BELOW_BYTES, _advance, _joined
+from lahja_capn.endpoint.connection import JOIN_BELOW_BYTES, READS_PER_TURN, Connection, _advance, _joined
+from lahja_capn.session import LocalEndpoint, Session, WireTable
+from lahja_capn.session.control import Goodbye, Ping, Subscriptions
+from lahja_capn.wire import Limits
+from tests.unit.endpoint.fake import FakeRuntime
+from tests.unit.session.pair import control, raw_hello
 
 LARGE = bytes(JOIN_BELOW_BYTES)
 
@@ -61,3 +68,62 @@ def test_any_row_of_partial_sends_sends_everything_once(pieces: list[bytes], cou
         sent += left[:count]
         _advance(buffers, count)
     assert sent + content(buffers) == b"".join(pieces)
+
+
+# --- a broken pipe ------------------------------------------------------------------------------------
+
+
+class HalfClosed:
+    """A channel whose other side takes nothing any more and still writes: ``last`` after ``many`` times ``first``."""
+
+    def __init__(self, first: bytes, many: int, last: bytes) -> None:
+        self._first = first
+        self._many = many
+        self._last = last
+        self.reads = 0
+
+    def fileno(self) -> int:
+        return -1
+
+    def receive_into(self, buffer: memoryview) -> int:
+        self.reads += 1
+        data = self._first if self.reads <= self._many else self._last
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send(self, buffer: Any) -> int:
+        raise BrokenPipeError("broken pipe")
+
+    def send_many(self, buffers: Any) -> int:
+        raise BrokenPipeError("broken pipe")
+
+    def close_write(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def half_closed(channel: HalfClosed) -> Connection:
+    """A connection that is up, whose channel is broken from now on."""
+    limits = Limits()
+    local = LocalEndpoint(name="us", instance=b"1234567812345678", limits=limits)
+    session = Session(local, WireTable(limits), connector=False, now=time.monotonic())
+    session.receive_bytes(control(raw_hello()) + control(Subscriptions(1, (), (), False, False)), 0.0)
+    session.accept()
+    session.take_events()
+    return Connection(FakeRuntime(), Mock(), Mock(), channel, session, 1, False)  # type: ignore[arg-type]
+
+
+def test_goodbye_that_lies_behind_a_broken_pipe_is_read() -> None:
+    connection = half_closed(HalfClosed(control(Ping()), 2, control(Goodbye("notPermitted", "not you"))))
+    connection.flush()
+    assert connection.closed is not None
+    assert (connection.closed.code, connection.closed.text) == ("notPermitted", "not you")
+
+
+def test_peer_that_goes_on_writing_after_a_broken_pipe_is_left() -> None:
+    channel = HalfClosed(control(Ping()), 1_000_000, b"")
+    connection = half_closed(channel)
+    connection.flush()
+    assert connection.closed is not None
+    assert connection.closed.text == "broken pipe"
+    assert channel.reads <= READS_PER_TURN
