@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import set_conversations, set_frames, set_messages, set_refusals, set_values
+from . import set_frames, set_messages, set_values, talk_basics, talk_flow, talk_types
 from .store import Store
 
 HERE = Path(__file__).resolve().parent
@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 def generate() -> Store:
     """Return all vectors. The same on every machine and at every time."""
     store = Store()
-    for module in (set_values, set_messages, set_frames, set_conversations, set_refusals):
+    for module in (set_values, set_messages, set_frames, talk_basics, talk_types, talk_flow):
         module.add(store)
     return store
 

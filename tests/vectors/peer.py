@@ -7,6 +7,7 @@ from typing import Any
 from lahja_capn.binding.layout import layout_of
 
 from .plans import complete, conformance, plan_of, wire
+from .store import Store, recipe_of
 from .writing import Place, frame, in_one_segment, message
 
 NAME = "vector"
@@ -125,6 +126,9 @@ class Script:
         self.steps: list[dict[str, Any]] = []
         self.facts: list[dict[str, Any]] = []
         self.counters: dict[str, int] = {}
+        self.needs: list[str] = []
+        # Bytes after which a long part repeats itself: the vector gets a recipe.
+        self.period = 0
         if role == "connector":
             self.sent("hello")
 
@@ -178,6 +182,15 @@ class Script:
         self.send(control(goodbye={"code": code, "text": text}), note="goodbye")
         return self.expect(closed={"code": code, "by_peer": True})
 
+    def ends(self, counters: dict[str, int] | None = None) -> Script:
+        """The vector ends the connection; the consumer has counted this."""
+        self.counters = counters or {}
+        return self.goodbye()
+
+    def still_there(self) -> Script:
+        """The consumer has handled everything so far, and the connection goes on."""
+        return self.send(control(ping=None), note="ping").sent("pong")
+
     def json(self, note: str) -> dict[str, Any]:
         facts: dict[str, Any] = {"note": note, "role": self.role}
         if self.setup:
@@ -186,4 +199,22 @@ class Script:
         facts["expect"] = self.facts
         if self.counters:
             facts["counters"] = self.counters
+        if self.needs:
+            facts["needs"] = self.needs
         return facts
+
+
+def talk(store: Store, name: str, note: str, script: Script) -> None:
+    """Add a conversation."""
+    _add(store, "conversations", name, script.json(note), script)
+
+
+def refuse(store: Store, name: str, rule: str, note: str, script: Script, *codes: str) -> None:
+    """Add a refusal: ``rule`` is what docs/wire.md says, ``codes`` are those that it allows."""
+    _add(store, "refusals", name, {"rule": rule, "goodbye": list(codes), **script.json(note)}, script)
+
+
+def _add(store: Store, folder: str, name: str, facts: dict[str, Any], script: Script) -> None:
+    if script.period:
+        facts["recipe"] = recipe_of(script.data, script.period)
+    store.add(folder, name, facts, script.data)

@@ -23,6 +23,7 @@ from lahja_capn.session import (
 )
 from lahja_capn.session.control import decode_control
 from lahja_capn.wire import FrameDecoder, FrameKind, Limits, encode_frame, frame_size
+from lahja_capn.wire.limits import UNLIMITED
 
 from . import bound
 from .loading import Vector
@@ -151,8 +152,8 @@ class Consumer:
         self.setup = setup
         limits = Limits(
             frame_bytes=setup.get("frame_limit", 1048576),
-            event_credit_bytes=setup.get("event_credit", 16777216),
-            request_credit_bytes=setup.get("request_credit", 4194304),
+            event_credit_bytes=_window(setup.get("event_credit", 16777216)),
+            request_credit_bytes=_window(setup.get("request_credit", 4194304)),
         )
         local = LocalEndpoint(
             name=setup.get("name", "consumer"),
@@ -177,6 +178,7 @@ class Consumer:
         self._names: dict[int, str] = {}
         self._tags: dict[int, str] = {}
         self._held: list[Arrived] | None = None
+        self._handled = set(setup.get("subscribe", ()))
         self.settle()
 
     # --- bytes ------------------------------------------------------------------------------------------
@@ -222,9 +224,7 @@ class Consumer:
             case ResponseArrived():
                 tag = self._tags.pop(event.number)
                 if event.event_type is bound.TYPES["Answer"]:
-                    self.facts.append(
-                        {"answered": {"tag": tag, **_value(event.event_type, event.segments)}}
-                    )
+                    self.facts.append({"answered": {"tag": tag, **_value(event.event_type, event.segments)}})
                 else:
                     self.facts.append({"failed": {"tag": tag, "code": ""}})
             case FailedArrived():
@@ -249,6 +249,11 @@ class Consumer:
         if arrived.kind == FrameKind.EVENT:
             self.facts.append({"event": shown})
             self.session.return_event_credit(arrived.size)
+            return
+        if arrived.event_type.name not in self._handled:
+            # Came by `all`, which is no handler: the endpoint says so, see Bus.
+            self.session.return_request_credit(arrived.size)
+            self.session.send_failed(arrived.number, "noHandler")
             return
         self.facts.append({"request": {"number": str(arrived.number), **shown}})
         self.session.return_request_credit(arrived.size)
@@ -304,6 +309,7 @@ class Consumer:
         elif action in ("subscribe", "unsubscribe"):
             ids = [bound.TYPES[name].type_id for name in facts["types"]]
             changes: Any = {"add": ids} if action == "subscribe" else {"remove": ids}
+            self._handled ^= set(facts["types"])
             session.update_subscriptions(**changes, ack_wanted=True)
         elif action == "hold":
             self._held = []
@@ -316,6 +322,10 @@ class Consumer:
         else:
             raise AssertionError(f"unknown action {action!r}")
         self.settle()
+
+
+def _window(size: int | str) -> int:
+    return UNLIMITED if size == "unlimited" else int(size)
 
 
 def _value(kind: Any, segments: Any) -> dict[str, Any]:
@@ -376,7 +386,9 @@ def _find(consumer: Consumer, match: dict[str, Any], start: int, where: str) -> 
         if _matches(consumer.frames[: i + 1], match):
             return i + 1
     seen = [frame["sent"] for frame in consumer.frames]
-    raise AssertionError(f"{where}: not sent. Sent: {seen[:start]}, then {seen[start:]}; {consumer.facts[-1:]}")
+    raise AssertionError(
+        f"{where}: not sent. Sent: {seen[:start]}, then {seen[start:]}; {consumer.facts[-1:]}"
+    )
 
 
 def _matches(frames: list[dict[str, Any]], match: dict[str, Any]) -> bool:

@@ -9,13 +9,13 @@ from .plans import complete, conformance, plan_of, wire
 from .store import Store
 from .writing import Place, each_far_away, each_in_its_own, frame, in_one_segment, in_turns, message
 
-_OPAQUE_ID = 0xDDDD_0000_0000_0001
+OPAQUE_ID = 0xDDDD_0000_0000_0001
 
 
 def controls() -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (note, Control)."""
     ids = [str(peer.type_id("Count")), str(peer.type_id("Everything"))]
-    opaque = {"wireId": 12, "kind": "opaque", "typeId": str(_OPAQUE_ID), "name": "Pickled", "layout": []}
+    opaque = {"wireId": 12, "kind": "opaque", "typeId": str(OPAQUE_ID), "name": "Pickled", "layout": []}
     return {
         "hello": ("all event types but Late", {"hello": peer.hello_value(*_ALL)}),
         "hello-bare": ("no rows, nothing about the implementation", {"hello": _bare()}),

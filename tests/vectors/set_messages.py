@@ -315,7 +315,12 @@ def _add_forms(store: Store) -> None:
 def evolving() -> dict[str, tuple[str, Any, Any, Any]]:
     """Name -> (note, the writer's struct, what it wrote, what a reader of conformance.capnp sees)."""
     return {
-        "older": ("an older writer", older.Evolving, {"number": 1, "text": "old"}, {"number": 1, "text": "old"}),
+        "older": (
+            "an older writer",
+            older.Evolving,
+            {"number": 1, "text": "old"},
+            {"number": 1, "text": "old"},
+        ),
         "older-empty": ("an older writer, nothing set", older.Evolving, {}, {}),
         "newer": (
             "a newer writer: more fields, and a struct with more fields",
@@ -428,9 +433,18 @@ def broken() -> dict[str, tuple[str, dict[str, Any]]]:
         "far-cycle": ("a far pointer whose landing pad leads to itself", {"text": Raw("", cycle)}),
         "far-double-cycle": ("the same, doubly", {"inner": Raw({}, double_cycle)}),
         "struct-for-list": ("a struct where a list should be", {"u16s": Raw([], word(1 << 32))}),
-        "list-for-struct": ("a list where a struct should be", {"inner": Raw({}, word(1 | 2 << 32 | 0 << 35))}),
-        "capability": ("a capability, of which content has none", {"anyKind": "text", "anything": Raw({"null": None}, word(3))}),
-        "pointer-reserved": ("bits of an `other` pointer that mean nothing", {"text": Raw("", word(7 | 1 << 40))}),
+        "list-for-struct": (
+            "a list where a struct should be",
+            {"inner": Raw({}, word(1 | 2 << 32 | 0 << 35))},
+        ),
+        "capability": (
+            "a capability, of which content has none",
+            {"anyKind": "text", "anything": Raw({"null": None}, word(3))},
+        ),
+        "pointer-reserved": (
+            "bits of an `other` pointer that mean nothing",
+            {"text": Raw("", word(7 | 1 << 40))},
+        ),
         "struct-in-itself": ("a struct that contains itself", {"again": Raw(None, loop)}),
         "voids-without-end": ("536,870,911 elements of Void", {"nothings": Raw([], many_voids)}),
         "structs-without-end": (
