@@ -105,14 +105,8 @@ def annotated(source: Source, package: str, import_path: str, header: str) -> st
     Raises:
         CannotAnnotate: it has no id of its own.
     """
-    name = os.path.basename(source.path)
+    end = check_id(source)
     found = list(tokens(source.text))
-    end = _end_of_id(found)
-    if end is None:
-        raise CannotAnnotate(
-            f"{name} has no file id. Ids of its types would follow from another one in each copy: add the line "
-            "that `capnp id` prints, with a semicolon behind, at its top."
-        )
     alias, present = _go_annotations(found)
     missing = [part for part in _NEEDED if part not in present]
     if not missing:
@@ -131,6 +125,21 @@ def annotated(source: Source, package: str, import_path: str, header: str) -> st
     newline = "\r\n" if "\r\n" in source.text else "\n"
     lines = newline.join(added)
     return f"# {header}{newline}{source.text[:end]}{newline * 2}{lines}{source.text[end:]}"
+
+
+def check_id(source: Source) -> int:
+    """Return where the statement that gives the file its id ends.
+
+    Raises:
+        CannotAnnotate: there is none.
+    """
+    end = _end_of_id(list(tokens(source.text)))
+    if end is None:
+        raise CannotAnnotate(
+            f"{os.path.basename(source.path)} has no file id, from which the ids of its types follow: add the line "
+            "that `capnp id` prints, with a semicolon behind it, at its top."
+        )
+    return end
 
 
 def _end_of_id(found: Sequence[Token]) -> int | None:

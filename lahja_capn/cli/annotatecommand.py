@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from lahja_capn.cli import options
-from lahja_capn.cli.annotate import CannotAnnotate, annotated, closure
+from lahja_capn.cli.annotate import CannotAnnotate, annotated, check_id, closure, read_source
 from lahja_capn.cli.structs import load_schema
 
 _GO_KEYWORDS = frozenset(
@@ -59,7 +59,6 @@ def annotate_go(file: str, package: str, go_import: str, output_dir: str, import
     The copies have the same type ids and layouts. All types get into one Go package, but for a file that has Go
     annotations already: it is copied as it is. Then: capnp compile -I DIR -I GO_CAPNP_STD -ogo DIR/FILE.capnp
     """
-    load_schema(file, import_path)
     command = [
         "lahja-capn",
         "annotate-go",
@@ -70,6 +69,9 @@ def annotate_go(file: str, package: str, go_import: str, output_dir: str, import
         go_import,
     ]
     try:
+        # The parser refuses such a file too, with a random id for it: its types would get other ids than elsewhere.
+        check_id(read_source(file))
+        load_schema(file, import_path)
         sources, embedded = closure(file, import_path)
         copies: dict[str, bytes] = {}
         for place, source in sources.items():
