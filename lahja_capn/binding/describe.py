@@ -19,13 +19,11 @@ class StructDescription:
         row: its row of an id table.
         texts: per ordinal the text whose hash is in ``row.layout`` (docs/wire.md 6.2).
         fields: per ordinal the field's name; of a group's field ``group.field``.
-        is_generic: whether it, or a struct around it, has type parameters.
     """
 
     row: TypeRow
     texts: tuple[str, ...]
     fields: tuple[str, ...]
-    is_generic: bool
 
 
 def describe_struct(struct: Any) -> StructDescription:
@@ -42,13 +40,15 @@ def describe_event(struct: Any) -> tuple[StructDescription, tuple[StructDescript
     """
     schema = struct_schema(struct, "describe_event")
     node = schema.node
+    owner = node.displayName.rpartition(":")[2]
     if node.isGeneric or node.struct.isGroup:
-        what = "generic" if node.isGeneric else "a group, part of a struct"
+        what = "generic" if node.isGeneric else "a group"
         raise BindError(
-            f"{node.displayName} is {what}: it is no event type.", event=node.displayName, field=None
+            f"{owner} is {what}, so it is no event type: name a struct that has a field of it.",
+            event=owner,
+            field=None,
         )
     plan = get_plan(schema, {})
-    owner = plan.name.rpartition(":")[2]
     return _describe(plan), tuple(map(_describe, reachable_plans(plan, owner)))
 
 
@@ -60,7 +60,6 @@ def _describe(plan: StructPlan) -> StructDescription:
         row_of(plan),
         tuple(texts[ordinal] for ordinal in sorted(texts)),
         tuple(names[ordinal] for ordinal in sorted(texts)),
-        plan.node.isGeneric,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import capnp
 from lahja_capn.binding.anypointer import _Box
 from lahja_capn.binding.plan import NO_DISCRIMINANT
+from lahja_capn.errors import BindError
 
 _SIMPLE = frozenset(
     "void bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 text data".split()
@@ -55,9 +56,17 @@ def _collect(schema: Any, enclosing: str, texts: dict[int, str]) -> None:
             _collect(group, unions, texts)
         else:
             slot = proto.slot
-            texts[proto.ordinal.explicit] = (
-                f"{type_text(slot.type)}@{slot.offset}={default_text(slot)}{unions}"
-            )
+            try:
+                default = default_text(slot)
+            except UnicodeDecodeError as error:
+                name = schema.node.displayName.rpartition(":")[2]
+                raise BindError(
+                    f"{name}: the default of the Text {proto.name} is not UTF-8 ({error.reason}). Correct it, or "
+                    "make the field a Data.",
+                    event=name,
+                    field=proto.name,
+                ) from None
+            texts[proto.ordinal.explicit] = f"{type_text(slot.type)}@{slot.offset}={default}{unions}"
 
 
 def type_text(kind: Any) -> str:

@@ -6,8 +6,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lahja_capn.binding import BaseEvent, TypeRow, bind, event_type
 from lahja_capn.binding.layout import fnv1a_32, layout_of, layout_texts
+from lahja_capn.errors import BindError
 from lahja_capn.schema import load
 
 from .support import Everything, own_registry, schema
@@ -94,6 +97,12 @@ def texts_of(tmp_path: Path, body: str) -> dict[int, str]:
     file = tmp_path / f"s{len(list(tmp_path.iterdir()))}.capnp"
     file.write_text("@0xd3c2b1a091827365;\nstruct Foo @0xa1b2c3d4e5f60718 {" + body + "}")
     return layout_texts(load(file).Foo.schema)
+
+
+def test_a_text_default_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BindError, match=r"^Foo: the default of the Text b is not UTF-8") as caught:
+        texts_of(tmp_path, r'a @0 :Int32; b @1 :Text = "\xff";')
+    assert (caught.value.event, caught.value.field) == ("Foo", "b")
 
 
 def test_what_keeps_and_what_changes_a_layout(tmp_path: Path) -> None:
