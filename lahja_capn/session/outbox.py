@@ -8,7 +8,7 @@ each other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from enum import Enum
 from typing import TypeAlias
 
@@ -66,7 +66,11 @@ class Outbox:
         "_counters",
         "_events",
         "_first",
+        "_passed",
+        "_purged",
+        "_purged_to",
         "_requests",
+        "_swept_at",
         "answered",
         "cut_short",
         "drops",
@@ -91,6 +95,13 @@ class Outbox:
         self._requests: deque[tuple[int, int, Buffers]] = deque()
         # (size, type id, buffers)
         self._events: deque[tuple[int, int, Buffers]] = deque()
+        # Types whose purged events still lie in `_events`, and up to which place; places count what has left since
+        # the first of these purges (`_passed`), too. `_purged_to` is the last of these places.
+        self._purged: dict[int, int] = {}
+        self._purged_to = 0
+        self._passed = 0
+        # `counters.sent` and the length of `_events` together, when all of `_events` was last looked through.
+        self._swept_at = 0
         self.queued_bytes = 0
         self.queued_request_bytes = 0
         # Events dropped since the peer was last told, by type id.
@@ -121,6 +132,7 @@ class Outbox:
 
     @property
     def queued_events(self) -> int:
+        """May include events that the peer has just said it does not want."""
         return len(self._events)
 
     @property
@@ -178,15 +190,52 @@ class Outbox:
                 return True
         return False
 
-    def purge(self, unwanted: Container[int]) -> None:
-        """Remove the events of these types. The peer does not want them: they do not count as dropped."""
-        kept = deque(entry for entry in self._events if entry[1] not in unwanted)
+    def purge(self, unwanted: Iterable[int]) -> None:
+        """Remove the events of these types. The peer does not want them: they do not count as dropped.
+
+        At once, if as many events as a quarter of the queue have come since it was last looked through; else when
+        they would be sent. So whatever the peer says, and how often, the cost stays in proportion to the events.
+        """
+        events = self._events
+        if not events:
+            return
+        if 4 * (self._counters.sent + len(events) - self._swept_at) >= len(events):
+            self._sweep(frozenset(unwanted))
+            return
+        self._purged_to = place = self._passed + len(events)
+        for type_id in unwanted:
+            self._purged[type_id] = place
+
+    def purge_all_but(self, wanted: Container[int], types: Iterable[int]) -> None:
+        """Remove the events of all other types, for the same reason; ``types`` are all that may be queued."""
+        self.purge(type_id for type_id in types if type_id not in wanted)
+
+    def _sweep(self, unwanted: Container[int] = ()) -> None:
+        """Look through all events, and remove those that were purged earlier or are of these types."""
+        get = self._purged.get
+        kept = deque(
+            entry
+            for place, entry in enumerate(self._events, self._passed)
+            if place >= get(entry[1], 0) and entry[1] not in unwanted
+        )
         self.queued_bytes -= sum(size for size, _, _ in self._events) - sum(size for size, _, _ in kept)
         self._events = kept
+        self._forget_purges()
+        self._swept_at = self._counters.sent + len(kept)
 
-    def purge_all_but(self, wanted: Container[int]) -> None:
-        """Remove the events of all other types, for the same reason."""
-        self.purge({type_id for _, type_id, _ in self._events if type_id not in wanted})
+    def _skip_purged(self) -> None:
+        """Remove the purged events that are the next in turn."""
+        events = self._events
+        purged = self._purged
+        while events and self._passed < purged.get(events[0][1], 0):
+            self.queued_bytes -= events.popleft()[0]
+            self._passed += 1
+        if not events or self._passed >= self._purged_to:
+            self._forget_purges()
+
+    def _forget_purges(self) -> None:
+        self._purged.clear()
+        self._passed = 0
 
     def pull(self, max_bytes: int) -> list[Buffer]:
         """Take the next buffers to send, about ``max_bytes`` of them; the last frame may go over."""
@@ -215,8 +264,10 @@ class Outbox:
                 self.queued_request_bytes -= size
                 counters.requests_sent += 1
             self.request_window.charge(balance)
+        if self._purged:
+            total += self._pull_between(out, max_bytes - total)
         events = self._events
-        if events and total < max_bytes:
+        if events and total < max_bytes and not self._purged:
             balance = self.event_window.balance
             before = total
             count = len(events)
@@ -234,8 +285,30 @@ class Outbox:
         self.cut_short = total >= max_bytes
         return out
 
+    def _pull_between(self, out: list[Buffer], max_bytes: int) -> int:
+        """Pull events while there are purged ones between them; return how many bytes."""
+        total = 0
+        window = self.event_window
+        balance = window.balance
+        while self._purged:
+            self._skip_purged()
+            if not self._purged or balance <= 0 or total >= max_bytes:
+                break
+            size, _, buffers = self._events.popleft()
+            self._passed += 1
+            out.extend(buffers)
+            total += size
+            balance -= size
+            self._counters.sent += 1
+        window.charge(balance)
+        self.queued_bytes -= total
+        self._counters.sent_bytes += total
+        return total
+
     def clear(self) -> None:
         """The connection ends: count what was not sent."""
+        if self._purged:
+            self._sweep()
         for size, type_id, _ in self._events:
             self._counters.drop(type_id, size)
         self._counters.requests_dropped += len(self._requests)
@@ -248,13 +321,20 @@ class Outbox:
 
     def _drop_oldest(self) -> None:
         while self._events and self.queued_bytes >= self.limit:
+            if self._purged:
+                self._skip_purged()
+                if not self._events or self.queued_bytes < self.limit:
+                    return
+                self._passed += 1
             size, type_id, _ = self._events.popleft()
             self.queued_bytes -= size
             self.drop(type_id, size)
 
     def _drop_type(self, type_id: int) -> None:
         # Under NEWEST_ONLY the queue holds one event per type, so this is short.
+        if self._purged:
+            self._sweep()
         for size, queued, _ in self._events:
             if queued == type_id:
                 self.drop(type_id, size)
-        self.purge((type_id,))
+        self._sweep((type_id,))

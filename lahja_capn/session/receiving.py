@@ -294,7 +294,7 @@ class ReceivingSession(SessionCore):
         if not message.all:
             # What is queued and no longer wanted goes before the acknowledgement does.
             if was_all:
-                self._outbox.purge_all_but(current)
+                self._outbox.purge_all_but(current, self._table.type_ids)
             elif removed:
                 self._outbox.purge(removed)
         if message.ack_wanted:

@@ -31,6 +31,11 @@ class WireTable:
     def __contains__(self, type_id: int) -> bool:
         return type_id in self._events
 
+    @property
+    def type_ids(self) -> Iterable[int]:
+        """All types that have a wire id."""
+        return self._events
+
     def wire_id(self, event_type: EventType) -> int:
         """Return the type's wire id; on its first use add it, after the structs that are reachable from it.
 

@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lahja_capn.session import Counters, Offer, Policy
 from lahja_capn.session.outbox import Outbox
 
@@ -164,7 +172,7 @@ def test_a_purge_takes_the_types_events_and_does_not_count_them_as_dropped() -> 
     assert box.pull(100) == [b"1", b"3"]
     for n in range(4):
         box.offer_event(A + n % 2, 10, event(b"%d" % n))
-    box.purge_all_but({A})
+    box.purge_all_but({A}, (A, B))
     assert box.pull(100) == [b"0", b"2"]
 
 
@@ -191,3 +199,121 @@ def test_the_end_counts_what_was_not_sent() -> None:
     assert (counters.dropped, counters.dropped_bytes, counters.dropped_by_type) == (2, 30, {A: 1, B: 1})
     assert (counters.requests_dropped, counters.answers_unsent) == (1, 1)
     assert (box.queued_bytes, box.queued_frames, box.pull(1000), box.drops) == (0, 0, [], {})
+
+
+# --- many purges --------------------------------------------------------------------------------------
+
+
+class Watched(deque[Any]):
+    """Counts how often the whole queue is looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Any:
+        Watched.looks += 1
+        return super().__iter__()
+
+
+def test_many_purges_of_a_full_queue_look_through_it_once() -> None:
+    box = outbox(limit=10**6)
+    for n in range(1000):
+        box.offer_event(A + n % 2, 10, event(b"%d" % n))
+    box._events = Watched(box._events)
+    Watched.looks = 0
+    with patch("lahja_capn.session.outbox.deque", Watched):
+        for _ in range(100):
+            box.purge({99})
+            box.purge_all_but({A, B}, (A, B, 99))
+        first = Watched.looks
+        assert first <= 3  # one sweep; it adds up sizes, too
+        # It is paid for by new events: once for each quarter of the queue.
+        for n in range(250):
+            box.offer_event(A, 10, event(b"%d" % n))
+            box.purge({99})
+        assert Watched.looks <= 2 * first
+
+
+class Model:
+    """The same queue without any cleverness."""
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[int, bytes]] = []
+
+    def purge(self, types: set[int]) -> None:
+        self.queue = [entry for entry in self.queue if entry[0] not in types]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.integers(1, 4)),
+        st.tuples(st.just("purge"), st.frozensets(st.integers(1, 4))),
+        st.tuples(st.just("purge all but"), st.frozensets(st.integers(1, 4))),
+        st.tuples(st.just("pull"), st.integers(1, 40)),
+        st.tuples(st.just("credit"), st.integers(1, 60)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("policy", [Policy.WAIT, Policy.DROP_OLDEST, Policy.NEWEST_ONLY])
+@given(steps)
+def test_purges_now_or_later_send_what_a_plain_queue_would(policy: Policy, steps: list[Any]) -> None:
+    box = outbox(limit=10**6, policy=policy, credit=100)
+    model = Model()
+    credit = 100
+    number = purged = dropped = 0
+    for what, value in steps:
+        if what == "offer":
+            number += 1
+            if policy is Policy.NEWEST_ONLY:
+                dropped += sum(type_id == value for type_id, _ in model.queue)
+                model.purge({value})
+            assert box.offer_event(value, 10, event(b"%d" % number)) is Offer.QUEUED
+            model.queue.append((value, b"%d" % number))
+        elif what == "purge":
+            before = len(model.queue)
+            model.purge(set(value))
+            purged += before - len(model.queue)
+            box.purge(value)
+        elif what == "purge all but":
+            before = len(model.queue)
+            model.purge({1, 2, 3, 4} - value)
+            purged += before - len(model.queue)
+            box.purge_all_but(value, (1, 2, 3, 4))
+        elif what == "credit":
+            credit += value
+            box.event_window.refill(value)
+        else:
+            expected = []
+            while model.queue and credit > 0 and 10 * len(expected) < value:
+                credit -= 10
+                expected.append(model.queue.pop(0)[1])
+            assert box.pull(value) == expected
+        assert box.event_window.balance == credit
+        assert box.queued_events >= len(model.queue)
+    waiting = len(model.queue)
+    assert box._counters.dropped == dropped
+    assert box._counters.sent == number - dropped - purged - waiting
+    assert box._counters.sent_bytes == 10 * box._counters.sent
+    box.event_window.refill(10**6)
+    assert box.pull(10**6) == [text for _, text in model.queue]
+    assert (box.queued_bytes, box.queued_events) == (0, 0)
+
+
+def test_what_was_purged_is_not_counted_as_dropped_later() -> None:
+    for end in ("clear", "drop oldest"):
+        box = outbox(limit=60, policy=Policy.DROP_OLDEST)
+        for type_id in (A, B, A, B, A, B):
+            box.offer_event(type_id, 10, event(b"%d" % type_id))
+        box.purge({99})  # looked through now: the next one waits for its turn
+        box.purge({A})
+        if end == "clear":
+            box.clear()
+            assert box._counters.dropped_by_type == {B: 3}
+        else:
+            # The first event makes room by what was purged, the next ones drop what is wanted.
+            box.offer_event(B, 10, event(b"new"))
+            assert box._counters.dropped == 0
+            for _ in range(4):
+                box.offer_event(B, 20, event(b"newer"))
+            assert A not in box._counters.dropped_by_type
