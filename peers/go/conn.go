@@ -1,0 +1,486 @@
+package peer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"lahja-capn.example/peer/internal/session"
+	"lahja-capn.example/peer/internal/wire"
+	"lahja-capn.example/peer/internal/wirecapnp"
+)
+
+const (
+	// readBuffer is what one read may take. Frames that fit are copied out of it, once, into memory of their own, so
+	// that a kept event keeps nothing else alive; larger ones are received straight into theirs.
+	readBuffer = 64 << 10
+	// batchFrames are handed on under one lock.
+	batchFrames = 128
+	// pullBytes leave in one write; control messages overtake what is still queued behind them.
+	pullBytes = 128 << 10
+	// joinBelow: smaller frames are copied together, larger ones written from where they lie.
+	joinBelow = 16 << 10
+	// writeBytes are written at a time, so that a peer that reads slowly is seen to read.
+	writeBytes = 256 << 10
+)
+
+// conn drives a session over a socket: one goroutine reads and never stops reading, one writes what the session has.
+type conn struct {
+	endpoint *Endpoint
+	socket   net.Conn
+	session  *session.Session
+	// path is where a connector went.
+	path   string
+	dialed bool
+
+	// ctx ends when nothing comes or goes any more: handlers of its requests get it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// kick wakes the writer, done ends it; written is closed when it has ended.
+	kick    chan struct{}
+	done    chan struct{}
+	written chan struct{}
+
+	// heard is when the last byte came, as a duration since the endpoint's start; probed is closed when one comes.
+	heard  atomic.Int64
+	probed atomic.Pointer[chan struct{}]
+	// progress is when bytes were last written, likewise.
+	progress atomic.Int64
+
+	// Below: guarded by the endpoint's mu.
+	accepted bool
+	isUp     bool
+	finished bool
+	ending   *session.Ending
+	pending  map[uint64]*request
+	timer    *time.Timer
+	alarm    time.Time
+}
+
+// run starts a connection. Called with mu held.
+func (e *Endpoint) run(socket net.Conn, dialed bool, expected, path string) *conn {
+	now := time.Now()
+	c := &conn{
+		endpoint: e,
+		socket:   socket,
+		session:  session.New(&e.local, e.table, dialed, expected, now),
+		path:     path,
+		dialed:   dialed,
+		kick:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		written:  make(chan struct{}),
+		pending:  map[uint64]*request{},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.heard.Store(int64(now.Sub(e.start)))
+	e.conns[c] = true
+	if dialed {
+		e.dialing[expected] = c
+	}
+	go c.read()
+	go c.write()
+	c.after()
+	return c
+}
+
+// name of the peer; "" before its hello.
+func (c *conn) name() string {
+	if c.session.Peer == nil {
+		return ""
+	}
+	return c.session.Peer.Name
+}
+
+func (c *conn) lastHeard() time.Time { return c.endpoint.start.Add(time.Duration(c.heard.Load())) }
+
+// --- in ---
+
+// Read notes that the peer lives.
+func (c *conn) Read(into []byte) (int, error) {
+	n, err := c.socket.Read(into)
+	if n > 0 {
+		c.heard.Store(int64(time.Since(c.endpoint.start)))
+		if probed := c.probed.Swap(nil); probed != nil {
+			close(*probed)
+		}
+	}
+	return n, err
+}
+
+type received struct {
+	header wire.Header
+	frame  []byte
+}
+
+func (c *conn) read() {
+	e := c.endpoint
+	source := bufio.NewReaderSize(c, readBuffer)
+	frames := make([]received, 0, batchFrames)
+	first := true
+	for {
+		var err error
+		frames, err = c.readFrames(source, frames[:0], first)
+		first = false
+		e.mu.Lock()
+		now := time.Now()
+		c.session.Heard(c.lastHeard())
+		for i := range frames {
+			c.session.HandleFrame(frames[i].header, frames[i].frame, now)
+			frames[i].frame = nil
+		}
+		var refusal *wire.Error
+		if errors.As(err, &refusal) {
+			c.session.Refuse(refusal, now)
+		} else if err != nil && c.session.State() != session.Closing {
+			c.session.Lost(err.Error())
+		}
+		c.after()
+		state := c.session.State()
+		e.mu.Unlock()
+		if state == session.Closing {
+			c.discard()
+			return
+		}
+		if state == session.Closed {
+			return
+		}
+	}
+}
+
+// discard reads until the end of the stream, or until the deadline of the goodbye closes the socket. A peer that has
+// ended its direction still gets the goodbye.
+func (c *conn) discard() {
+	_, _ = io.Copy(io.Discard, c)
+	<-c.written
+	c.endpoint.mu.Lock()
+	defer c.endpoint.mu.Unlock()
+	c.session.Lost("")
+	c.after()
+}
+
+// readFrames waits for one frame and takes those that lie behind it already. An error that is no *wire.Error is the
+// end of the stream; frames that came before it are returned.
+func (c *conn) readFrames(source *bufio.Reader, frames []received, first bool) ([]received, error) {
+	limit := c.endpoint.config.FrameLimit
+	for len(frames) < batchFrames {
+		if first {
+			// What is no peer at all may send few bytes and wait: its first four tell.
+			start, err := source.Peek(4)
+			if err == nil {
+				err = wire.CheckLength(start, max(limit, wire.ControlLimit))
+			}
+			if err != nil {
+				return frames, c.stranger(source, err)
+			}
+		}
+		if len(frames) > 0 && source.Buffered() < wire.HeaderSize {
+			return frames, nil
+		}
+		start, err := source.Peek(wire.HeaderSize)
+		if err != nil {
+			return frames, lost(err, len(start) > 0)
+		}
+		header, err := wire.ParseHeader(start, limit)
+		if err != nil {
+			if first {
+				err = c.stranger(source, err)
+			}
+			return frames, err
+		}
+		first = false
+		if len(frames) > 0 && source.Buffered() < header.Size {
+			return frames, nil
+		}
+		if header.Kind != wire.Control {
+			if len(frames) > 0 && !c.wasUp() {
+				// Whether this may come is known when those before it have been looked at.
+				return frames, nil
+			}
+			if err := c.checkContent(header); err != nil {
+				return frames, err
+			}
+		}
+		frame := make([]byte, header.Size)
+		if _, err := io.ReadFull(source, frame); err != nil {
+			return frames, lost(err, true)
+		}
+		frames = append(frames, received{header, frame})
+	}
+	return frames, nil
+}
+
+func (c *conn) wasUp() bool {
+	c.endpoint.mu.Lock()
+	defer c.endpoint.mu.Unlock()
+	return c.isUp
+}
+
+func (c *conn) checkContent(header wire.Header) error {
+	c.endpoint.mu.Lock()
+	defer c.endpoint.mu.Unlock()
+	return c.session.CheckHeader(header)
+}
+
+// stranger adds the first bytes to a first frame that is refused: the other end is probably no peer at all.
+func (c *conn) stranger(source *bufio.Reader, err error) error {
+	var refusal *wire.Error
+	if !errors.As(err, &refusal) {
+		return lost(err, source.Buffered() > 0)
+	}
+	start, _ := source.Peek(min(source.Buffered(), 16))
+	return wire.Errorf(wirecapnp.GoodbyeCode_protocolError,
+		"the other end is probably no lahja_capn endpoint: its first bytes are %q (%v)", start, refusal)
+}
+
+func lost(err error, inside bool) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if inside {
+			return errors.New("end of stream inside a frame")
+		}
+		return errors.New("end of stream without goodbye")
+	}
+	return err
+}
+
+// --- out ---
+
+func (c *conn) write() {
+	defer close(c.written)
+	e := c.endpoint
+	var joined []byte
+	for {
+		select {
+		case <-c.kick:
+		case <-c.done:
+			return
+		}
+		for {
+			e.mu.Lock()
+			frames := c.session.Pull(pullBytes)
+			finished := c.session.SendFinished()
+			e.mu.Unlock()
+			if len(frames) == 0 {
+				if finished {
+					c.closeWrite()
+					return
+				}
+				break
+			}
+			var err error
+			if joined, err = c.writeFrames(frames, joined[:0]); err != nil {
+				// The peer may have said goodbye before it went: the reader finds that, or the end of the stream.
+				c.closeWrite()
+				return
+			}
+			e.mu.Lock()
+			e.wake()
+			e.mu.Unlock()
+		}
+	}
+}
+
+// writeFrames writes frames, small ones joined in the memory of joined, which it returns for the next time.
+func (c *conn) writeFrames(frames [][]byte, joined []byte) ([]byte, error) {
+	for _, frame := range frames {
+		if len(frame) < joinBelow {
+			joined = append(joined, frame...)
+			continue
+		}
+		if err := c.writeAll(joined); err != nil {
+			return joined, err
+		}
+		joined = joined[:0]
+		if err := c.writeAll(frame); err != nil {
+			return joined, err
+		}
+	}
+	return joined, c.writeAll(joined)
+}
+
+func (c *conn) writeAll(data []byte) error {
+	for len(data) > 0 {
+		n, err := c.socket.Write(data[:min(len(data), writeBytes)])
+		if n > 0 {
+			c.progress.Store(int64(time.Since(c.endpoint.start)))
+		}
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func (c *conn) closeWrite() {
+	if half, ok := c.socket.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+}
+
+// --- what the session made of it; all below with mu held ---
+
+// after passes on what a call of the session brought about. It must follow every such call.
+func (c *conn) after() {
+	for {
+		events := c.session.TakeEvents()
+		if len(events) == 0 {
+			break
+		}
+		for _, event := range events {
+			c.on(event)
+		}
+	}
+	c.flush()
+	if c.session.State() == session.Closed {
+		c.finish()
+	} else {
+		c.setAlarm()
+	}
+	c.endpoint.wake()
+}
+
+// flush lets the writer send what the session has.
+func (c *conn) flush() {
+	if c.session.HasOutput() || c.session.SendFinished() {
+		select {
+		case c.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *conn) on(event session.Event) {
+	e := c.endpoint
+	switch event := event.(type) {
+	case session.Arrived:
+		if event.Number == 0 {
+			e.deliver(c, event)
+		} else {
+			e.handle(c, event)
+		}
+	case session.Answered:
+		e.answered(c, event)
+	case session.AnsweredFailed:
+		e.failed(c, event)
+	case session.PeerHello:
+		e.settle(c)
+	case session.PeerUp:
+		c.isUp = true
+		e.up[c.name()] = c
+		e.notices.add(Notice{Kind: PeerUp, Peer: c.name()})
+		remote, _ := c.session.Remote()
+		for typeID := range remote {
+			c.noticeSubscription(PeerSubscribed, typeID)
+		}
+	case session.SubscriptionsChanged:
+		for _, typeID := range event.Removed {
+			c.noticeSubscription(PeerUnsubscribed, typeID)
+		}
+		for _, typeID := range event.Added {
+			c.noticeSubscription(PeerSubscribed, typeID)
+		}
+	case session.TypeDisabled:
+		e.notices.add(Notice{Kind: TypeDisabled, Peer: c.name(), TypeID: event.TypeID,
+			Type: e.known[event.TypeID], Text: event.String()})
+	case session.Ended:
+		c.onEnded(event.Ending)
+	}
+}
+
+func (c *conn) noticeSubscription(kind NoticeKind, typeID uint64) {
+	e := c.endpoint
+	e.notices.add(Notice{Kind: kind, Peer: c.name(), TypeID: typeID, Type: e.known[typeID]})
+}
+
+// onEnded: nothing comes or goes any more, for the user; the goodbye may still be on its way.
+func (c *conn) onEnded(ending session.Ending) {
+	e := c.endpoint
+	c.ending = &ending
+	kind := Refused
+	if c.isUp {
+		kind = PeerDown
+	}
+	c.isUp = false
+	for _, names := range []map[string]*conn{e.dialing, e.holders, e.up} {
+		for name, held := range names {
+			if held == c {
+				delete(names, name)
+			}
+		}
+	}
+	for number, r := range c.pending {
+		delete(c.pending, number)
+		r.gone(c)
+	}
+	c.cancel()
+	if probed := c.probed.Swap(nil); probed != nil {
+		close(*probed)
+	}
+	e.notices.add(Notice{Kind: kind, Peer: c.name(), Code: ending.CodeName(), ByPeer: ending.ByPeer, Text: ending.Text})
+	if c.session.State() == session.Closing {
+		// Bounds a write under way, and the goodbye behind it.
+		_ = c.socket.SetWriteDeadline(time.Now().Add(e.config.CloseTimeout))
+	}
+}
+
+// finish closes the socket. Both goroutines end.
+func (c *conn) finish() {
+	if c.finished {
+		return
+	}
+	c.finished = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	_ = c.socket.Close()
+	close(c.done)
+	delete(c.endpoint.conns, c)
+}
+
+// close ends the connection from our side.
+func (c *conn) close(code wirecapnp.GoodbyeCode, text string) {
+	c.session.Close(code, text, time.Now())
+	c.after()
+}
+
+// --- time ---
+
+// setAlarm makes sure that onAlarm is called at the session's deadline, or earlier.
+func (c *conn) setAlarm() {
+	deadline := c.session.Deadline()
+	if deadline.IsZero() || !c.alarm.IsZero() && !deadline.Before(c.alarm) {
+		return
+	}
+	c.alarm = deadline
+	if c.timer == nil {
+		c.timer = time.AfterFunc(time.Until(deadline), c.onAlarm)
+	} else {
+		c.timer.Reset(time.Until(deadline))
+	}
+}
+
+func (c *conn) onAlarm() {
+	c.endpoint.mu.Lock()
+	defer c.endpoint.mu.Unlock()
+	if c.finished {
+		return
+	}
+	c.alarm = time.Time{}
+	now := time.Now()
+	c.session.Heard(c.lastHeard())
+	if c.session.State() == session.Up && c.session.WouldJudge() && readable(c.socket) {
+		// This process may be the one that was stopped: what lies there is a sign of life.
+		c.session.Heard(now)
+	}
+	c.session.HandleTime(now)
+	c.after()
+}
+
+func (c *conn) String() string {
+	return fmt.Sprintf("connection of %q and %q", c.endpoint.config.Name, c.name())
+}

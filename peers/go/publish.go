@@ -1,0 +1,89 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Broadcast sends an event to every connected peer that subscribes to its type. It returns when the event is queued for
+// all of them: it waits for peers whose queue is full, and ends the connection to one that takes nothing for TooSlow.
+// That nobody wants the event is no error. If it is too large for every peer that wants it, that is a *FrameTooLarge.
+func (e *Endpoint) Broadcast(ctx context.Context, message *Message) error {
+	known := message.eventType
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	wireID, err := e.learn(known)
+	if err != nil {
+		return err
+	}
+	frame := message.eventFrame(wireID)
+	var full []*conn
+	var tooLarge error
+	queued := false
+	queue := func(c *conn) {
+		if err := c.session.QueueEvent(&known.core, frame); err != nil {
+			tooLarge = err
+		} else {
+			queued = true
+		}
+		c.after()
+	}
+	for _, c := range e.up {
+		if !c.session.Wants(&known.core) {
+			continue
+		}
+		if c.session.EventBytes() < e.config.QueueBytes {
+			queue(c)
+		} else {
+			full = append(full, c)
+		}
+	}
+	for _, c := range full {
+		if err := e.room(ctx, c, c.session.EventBytes); err != nil {
+			return err
+		}
+		if c.isUp && c.session.Wants(&known.core) {
+			queue(c)
+		}
+	}
+	if !queued && tooLarge != nil {
+		return tooLarge
+	}
+	return nil
+}
+
+// room waits until less than QueueBytes are queued, or the connection has ended. A peer that takes no byte for TooSlow
+// must not hold its publisher for ever.
+func (e *Endpoint) room(ctx context.Context, c *conn, queued func() int) error {
+	since := time.Now()
+	err := e.wait(ctx, func() (bool, time.Time) {
+		if c.ending != nil || queued() < e.config.QueueBytes {
+			return true, time.Time{}
+		}
+		last := e.start.Add(time.Duration(c.progress.Load()))
+		if last.Before(since) {
+			last = since
+		}
+		patience := last.Add(e.config.TooSlow)
+		if time.Now().Before(patience) {
+			return false, patience
+		}
+		c.close(codeTooSlow, fmt.Sprintf("took no byte for %v while %d bytes were queued", e.config.TooSlow, c.session.QueuedBytes()))
+		return true, time.Time{}
+	})
+	if err == nil && e.closed {
+		return ErrClosed
+	}
+	return err
+}
+
+// IsTooLarge is true for an error of Broadcast or Request that says that a message exceeds a peer's limit.
+func IsTooLarge(err error) bool {
+	var tooLarge *FrameTooLarge
+	return errors.As(err, &tooLarge)
+}

@@ -1,0 +1,275 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"lahja-capn.example/peer/internal/session"
+	"lahja-capn.example/peer/internal/wirecapnp"
+)
+
+// request is one that waits for its answer, at one or more peers. Guarded by the endpoint's mu.
+type request struct {
+	numbers  map[*conn]uint64
+	wanted   []AnyType
+	done     bool
+	answer   *Event
+	err      error
+	failures []error
+}
+
+// Request sends a request to every connected peer that subscribes to its type, and returns the first response. ctx
+// bounds the time: without a deadline, a peer that never answers is waited for as long as it is connected. wanted are
+// the types that the response may be of; none: any type that is known here.
+//
+// It fails with ErrNobody; when all peers have failed or gone, with their RequestFailed joined, or ErrDisconnected;
+// with ErrWrongAnswer; or with the error of ctx.
+func (e *Endpoint) Request(ctx context.Context, message *Message, wanted ...AnyType) (*Event, error) {
+	known := message.eventType
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	// Peers judge from our rows whether they may answer with these types.
+	for _, t := range wanted {
+		if _, err := e.learn(t.eventType()); err != nil {
+			return nil, err
+		}
+	}
+	wireID, err := e.learn(known)
+	if err != nil {
+		return nil, err
+	}
+	var targets []*conn
+	for _, c := range e.up {
+		if c.session.Wants(&known.core) {
+			targets = append(targets, c)
+		}
+	}
+	r := &request{numbers: map[*conn]uint64{}, wanted: wanted}
+	defer r.forget()
+	var tooLarge error
+	for _, c := range targets {
+		if err := e.room(ctx, c, c.session.RequestBytes); err != nil {
+			return nil, err
+		}
+		if !c.isUp || !c.session.Wants(&known.core) {
+			continue
+		}
+		number, err := c.session.QueueRequest(&known.core, wireID, message.ownFrame())
+		if err != nil {
+			tooLarge = err
+			continue
+		}
+		r.numbers[c] = number
+		c.pending[number] = r
+		c.after()
+	}
+	if len(r.numbers) == 0 && !r.done && len(r.failures) == 0 {
+		if tooLarge != nil {
+			return nil, tooLarge
+		}
+		return nil, fmt.Errorf("%v: %w", known, ErrNobody)
+	}
+	err = e.wait(ctx, func() (bool, time.Time) { return r.done, time.Time{} })
+	if r.done {
+		return r.answer, r.err
+	}
+	return nil, err
+}
+
+// forget gives up what is still open.
+func (r *request) forget() {
+	for c, number := range r.numbers {
+		delete(c.pending, number)
+		c.session.Forget(number)
+	}
+	r.numbers = nil
+}
+
+// settled: a peer answered, or is gone, and if it was the last one the request has failed.
+func (r *request) settled(c *conn, failure error) {
+	delete(r.numbers, c)
+	if r.done {
+		return
+	}
+	if failure != nil {
+		r.failures = append(r.failures, failure)
+	}
+	if len(r.numbers) == 0 {
+		r.done = true
+		r.err = errors.Join(r.failures...)
+		if r.err == nil {
+			r.err = ErrDisconnected
+		}
+	}
+}
+
+func (r *request) gone(c *conn) { r.settled(c, nil) }
+
+// answered: a response has come. Called with mu held.
+func (e *Endpoint) answered(c *conn, answered session.Answered) {
+	r := c.pending[answered.Number]
+	if r == nil {
+		return
+	}
+	delete(c.pending, answered.Number)
+	delete(r.numbers, c)
+	if r.done {
+		return
+	}
+	r.done = true
+	if answered.Type != nil {
+		t := e.known[answered.Type.Row.TypeID]
+		for _, wanted := range r.wanted {
+			if wanted.eventType() == t {
+				r.answer = &Event{Type: t, From: c.name(), frame: answered.Frame}
+				return
+			}
+		}
+		if len(r.wanted) == 0 {
+			r.answer = &Event{Type: t, From: c.name(), frame: answered.Frame}
+			return
+		}
+	}
+	r.err = fmt.Errorf("%w: %q answered with %s (%#x)", ErrWrongAnswer, c.name(), answered.Row.Name, answered.Row.TypeID)
+}
+
+// failed: a peer says that there is no response.
+func (e *Endpoint) failed(c *conn, failed session.AnsweredFailed) {
+	r := c.pending[failed.Correlation]
+	if r == nil {
+		return
+	}
+	delete(c.pending, failed.Correlation)
+	r.settled(c, &RequestFailed{Peer: c.name(), Code: session.FailedName(failed.Code), TypeName: failed.TypeName, Text: failed.Text})
+}
+
+// --- the other side ---
+
+// Handler answers requests of a type. Several run at a time. The event is the request; ctx ends with its connection.
+// The requester is told of an error (see Failure); after ErrNoAnswer it is told nothing. A panic is an error.
+type Handler func(ctx context.Context, request *Event) (*Message, error)
+
+// call is a request for which a handler is to run.
+type call struct {
+	conn    *conn
+	number  uint64
+	event   *Event
+	handler Handler
+}
+
+// Handle answers requests of type t, from every peer. A type has one handler at most.
+func (e *Endpoint) Handle(t AnyType, handler Handler) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	known := t.eventType()
+	if _, err := e.learn(known); err != nil {
+		return err
+	}
+	if e.handlers[known.TypeID()] != nil {
+		return fmt.Errorf("endpoint %q has a handler for %v already", e.config.Name, known)
+	}
+	e.handlers[known.TypeID()] = handler
+	e.changeInterest([]uint64{known.TypeID()}, nil)
+	return nil
+}
+
+// Unhandle takes the handler of a type away.
+func (e *Endpoint) Unhandle(t AnyType) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := t.eventType().TypeID()
+	if e.handlers[id] != nil {
+		delete(e.handlers, id)
+		e.changeInterest(nil, []uint64{id})
+	}
+}
+
+// handle starts a request's handler, or lets it wait for one of those that run. Called with mu held.
+func (e *Endpoint) handle(c *conn, arrived session.Arrived) {
+	id := arrived.Type.Row.TypeID
+	handler := e.handlers[id]
+	if handler == nil {
+		c.session.ReturnRequestCredit(len(arrived.Frame))
+		c.session.Fail(arrived.Number, wirecapnp.FailedCode_noHandler, "", "nobody answers "+arrived.Type.Row.Name+" here")
+		return
+	}
+	e.waiting = append(e.waiting, &call{
+		conn:    c,
+		number:  arrived.Number,
+		event:   &Event{Type: e.known[id], From: c.name(), frame: arrived.Frame},
+		handler: handler,
+	})
+	if e.running < e.config.Handlers {
+		e.running++
+		go e.work()
+	}
+}
+
+// work runs handlers while requests wait.
+func (e *Endpoint) work() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.waiting) > 0 {
+		next := e.waiting[0]
+		e.waiting[0] = nil
+		e.waiting = e.waiting[1:]
+		c := next.conn
+		if c.ending != nil {
+			continue
+		}
+		c.session.ReturnRequestCredit(next.event.Size())
+		c.after()
+		e.mu.Unlock()
+		answer, err := next.run()
+		e.mu.Lock()
+		if c.ending == nil {
+			e.answer(next, answer, err)
+			c.after()
+		}
+	}
+	e.running--
+}
+
+func (call *call) run() (answer *Message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &Failure{TypeName: "panic", Text: fmt.Sprint(r)}
+		}
+	}()
+	return call.handler(call.conn.ctx, call.event)
+}
+
+func (e *Endpoint) answer(call *call, answer *Message, err error) {
+	if errors.Is(err, ErrNoAnswer) {
+		return
+	}
+	var wireID uint16
+	if err == nil && answer == nil {
+		err = &Failure{TypeName: "NoResponse", Text: "the handler returned neither a response nor an error"}
+	}
+	if err == nil {
+		wireID, err = e.learn(answer.eventType)
+	}
+	if err == nil {
+		call.conn.session.Respond(call.number, &answer.eventType.core, wireID, answer.ownFrame())
+		return
+	}
+	code := wirecapnp.FailedCode_handlerRaised
+	if errors.Is(err, ErrUnreadable) {
+		code = wirecapnp.FailedCode_unreadable
+	}
+	typeName, text := fmt.Sprintf("%T", err), err.Error()
+	var failure *Failure
+	if errors.As(err, &failure) {
+		typeName, text = failure.TypeName, failure.Text
+	}
+	call.conn.session.Fail(call.number, code, typeName, text)
+}
