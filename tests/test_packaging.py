@@ -45,9 +45,9 @@ def command(*arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
 
 @dataclass
 class Environment:
-    """A virtual environment with nothing in it but what a test installs, and pycapnp, anyio and trio.
+    """A virtual environment with nothing in it but what a test installs, and pycapnp, anyio, click and trio.
 
-    Those three are lent by the environment that runs the tests: its folder is on the new one's ``sys.path``,
+    Those four are lent by the environment that runs the tests: its folder is on the new one's ``sys.path``,
     which does not process the ``.pth`` files in it, so an editable install of the project is not lent.
     """
 
@@ -157,6 +157,13 @@ class TestWheel:
         readme = (ROOT / "README.md").read_text(encoding="utf-8")
         assert "```python" in readme
         run_document(readme, "README.md", short_tmp_path, [], python=str(installed.python))
+
+    def test_installed_in_an_empty_environment_offers_the_command(
+        self, installed: Environment, tmp_path: Path
+    ) -> None:
+        (tmp_path / "events.capnp").write_text("@0xf2cd98ae0c91dd76; struct A @0xc0ffee1234567890 {}")
+        printed = command(installed.folder / "bin" / "lahja-capn", "layout", "events.capnp", cwd=tmp_path)
+        assert printed == "# A @0xc0ffee1234567890\n"
 
     def test_installed_in_an_empty_environment_shows_its_types_to_mypy(
         self, installed: Environment, tmp_path: Path
