@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio.lowlevel
+
 from ..binding import BaseEvent
 from ..errors import EventFieldError, InactiveUnionMember
 from .inbox import Grant, Inbox, Item
@@ -26,6 +28,10 @@ IDLE_WORKERS = 4
 
 # Events that one turn of an inline drain handles before the loop gets a turn.
 INLINE_BATCH = 256
+
+# The same for an async handler that never waits for anything. Without it a window full of small events kept the
+# loop for seconds: no ping was answered, no request of anybody.
+WORKER_TURN_EVENTS = 64
 
 
 def is_async_handler(handler: Handler) -> bool:
@@ -175,9 +181,14 @@ class HandlerInbox(Inbox):
     async def _work(self) -> None:
         try:
             while True:
+                left = WORKER_TURN_EVENTS
                 while self._queue:
                     event, _, request = self._take()
                     await self._await_result(event, None, request)
+                    left -= 1
+                    if left == 0:
+                        left = WORKER_TURN_EVENTS
+                        await anyio.lowlevel.checkpoint()
                 if self.closed or len(self._idle) >= IDLE_WORKERS:
                     return
                 waiter = self._runtime.new_waiter()
