@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import set_frames, set_messages, set_values, talk_basics, talk_flow, talk_types
+from . import (
+    refuse_frames,
+    refuse_handshake,
+    refuse_traffic,
+    set_frames,
+    set_messages,
+    set_values,
+    talk_basics,
+    talk_flow,
+    talk_types,
+)
 from .store import Store
 
 HERE = Path(__file__).resolve().parent
@@ -13,7 +23,11 @@ HERE = Path(__file__).resolve().parent
 def generate() -> Store:
     """Return all vectors. The same on every machine and at every time."""
     store = Store()
-    for module in (set_values, set_messages, set_frames, talk_basics, talk_types, talk_flow):
+    for module in (set_values, set_messages, set_frames):
+        module.add(store)
+    for module in (talk_basics, talk_types, talk_flow):
+        module.add(store)
+    for module in (refuse_frames, refuse_handshake, refuse_traffic):
         module.add(store)
     return store
 

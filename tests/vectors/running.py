@@ -418,7 +418,10 @@ def _compare(vector: Vector, consumer: Consumer) -> None:
     sent = [frame for frame in consumer.frames if frame["sent"] in EXACT]
     if vector.folder == "refusals":
         (closed,) = [fact["closed"] for fact in got if "closed" in fact] or [None]
-        assert closed is not None, f"not refused, wanted goodbye {facts['goodbye']}; saw {str(got)[:300]}"
+        assert closed is not None or "" in facts["goodbye"], (
+            f"not refused, wanted goodbye {facts['goodbye']}; saw {str(got)[:300]}"
+        )
+    if vector.folder == "refusals" and closed is not None:
         assert closed["code"] in facts["goodbye"], f"{closed}, wanted {facts['goodbye']}"
         assert closed["by_peer"] is False
         last = consumer.frames[-1]
