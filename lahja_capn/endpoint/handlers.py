@@ -57,6 +57,7 @@ class HandlerInbox(Inbox):
         "_idle",
         "_inline",
         "_spawn",
+        "_waking",
         "_workers",
     )
 
@@ -77,6 +78,8 @@ class HandlerInbox(Inbox):
         self._busy = False
         self._awaiting = 0
         self._workers = 0
+        # Workers that were started or woken and have not run yet.
+        self._waking = 0
         self._idle: list[Waiter[None]] = []
 
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
@@ -94,7 +97,7 @@ class HandlerInbox(Inbox):
             self._delivered += 1
             self._run_inline(event, request)
             return
-        if self._enqueue(Item(event, grant, request)) and not self._inline:
+        if self._enqueue(Item(event, grant, request)) and not self._inline and not self._waking:
             self._wake_worker()
 
     def _run_inline(self, event: BaseEvent, request: OpenRequest | None) -> None:
@@ -173,15 +176,26 @@ class HandlerInbox(Inbox):
 
     def _wake_worker(self) -> None:
         if self._idle:
+            self._waking += 1
             self._idle.pop().wake(None)
         elif self._workers < self._concurrency:
+            self._waking += 1
             self._workers += 1
             self._spawn(self._work)
 
     async def _work(self) -> None:
+        """Handle what is queued, then wait to be woken.
+
+        A burst does not wake a worker for each of its requests: handlers that never wait are all run by the first
+        one. A worker that finds more than it takes itself wakes two others, so that where handlers do wait the
+        number at work doubles with every turn of the loop.
+        """
         try:
             while True:
                 left = WORKER_TURN_EVENTS
+                self._waking -= 1
+                for _ in range(min(2, len(self._queue) - 1 - self._waking)):
+                    self._wake_worker()
                 while self._queue:
                     event, _, request = self._take()
                     await self._await_result(event, None, request)
@@ -227,5 +241,6 @@ class HandlerInbox(Inbox):
 
     def _on_close(self) -> None:
         idle, self._idle = self._idle, []
+        self._waking += len(idle)
         for waiter in idle:
             waiter.wake(None)

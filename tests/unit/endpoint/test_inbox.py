@@ -34,6 +34,8 @@ class Made:
         self.disconnected: list[int] = []
         self.returned: list[int] = []
         self.spawned: list[Task] = []
+        # Workers that no turn of the loop has started yet; see later().
+        self.waiting: list[Any] = []
         kind = SimpleNamespace(name="Count", event_class=Event, is_request=is_request)
         arguments: tuple[Any, ...] = (
             self.runtime,
@@ -294,6 +296,79 @@ def test_worker_is_started_once_and_reused() -> None:
         made.spawned[0].step()
     assert got == [0, 1, 2, 3, 4]
     assert len(made.spawned) == 1
+
+
+def later(made: Made) -> None:
+    """Let spawned workers wait for their turn, as an event loop does."""
+    made.inbox._spawn = lambda function, *args: made.waiting.append(function(*args))
+
+
+def turn(made: Made) -> None:
+    """One turn of that loop: what waits now runs."""
+    waiting, made.waiting = made.waiting, []
+    made.spawned += [Task(coroutine) for coroutine in waiting]
+
+
+def test_burst_for_handlers_that_never_wait_is_handled_by_one_worker() -> None:
+    got = []
+
+    async def handle(event: Any) -> None:
+        got.append(event.number)
+
+    made = Made(handler=handle, is_request=True, limit=1000)
+    later(made)
+    made.put(*range(64))
+    assert len(made.waiting) == 1
+    turn(made)
+    assert got == list(range(64))
+    # Two were woken in vain, while it could not be known that no handler waits.
+    assert len(made.waiting) == 2
+    turn(made)
+    assert made.waiting == []
+    made.inbox.close()
+    assert all(task.step() for task in made.spawned)
+
+
+def test_burst_for_handlers_that_wait_puts_twice_as_many_to_work_with_every_turn() -> None:
+    waiter = FakeRuntime().new_waiter()
+
+    async def handle(event: Any) -> None:
+        await waiter.wait()
+
+    made = Made(handler=handle, is_request=True, limit=1000)
+    later(made)
+    made.put(*range(64))
+    at_work = []
+    while made.waiting:
+        turn(made)
+        at_work.append(made.figures()[0])
+    assert at_work == [1, 3, 7, 15, 31, 63, 64]
+    made.inbox.close()
+    waiter.wake(None)
+    assert all(task.step() for task in made.spawned)
+
+
+def test_request_that_comes_while_a_worker_is_woken_is_not_forgotten() -> None:
+    got = []
+    waiter = FakeRuntime().new_waiter()
+
+    async def handle(event: Any) -> None:
+        got.append(event.number)
+        if event.number == 0:
+            await waiter.wait()
+
+    made = Made(handler=handle, is_request=True)
+    later(made)
+    made.put(0)
+    turn(made)
+    made.put(1)
+    made.put(2)
+    turn(made)
+    assert got == [0, 1, 2]
+    made.inbox.close()
+    waiter.wake(None)
+    for coroutine in made.waiting:
+        coroutine.close()
 
 
 def test_request_workers_beyond_a_few_end_after_a_burst() -> None:
