@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import anyio
@@ -31,9 +32,10 @@ LOCAL = 0
 class AskingBus(Routes):
     """Sends requests, and answers."""
 
-    async def request(
+    def ask(
         self, item: BaseRequestResponseEvent[Any], config: BroadcastConfig | None, timeout_s: float
-    ) -> BaseEvent:
+    ) -> PendingRequest:
+        """Send a request to everybody who has room for it. Await :meth:`answer_to`, and then call :meth:`ended`."""
         event_type = getattr(item, "_event_type", None)
         if event_type is None or event_type.event_class is not type(item):
             # Not bound, or only its base class is: this raises. The look above is the same, without a call.
@@ -49,25 +51,24 @@ class AskingBus(Routes):
         pending = PendingRequest(event_type, expected, self._runtime.new_waiter())
         self._on_deadline(self.deadlines.add(pending, time.monotonic(), timeout_s))
         try:
-            full: list[Connection] = []
-            segments: Segments = ()
             if route.peers:
-                segments = event_type.encode(item)
-                full = self._ask_peers(pending, event_type, segments, route.peers)
+                self._ask_peers(pending, event_type, event_type.encode(item), route.peers)
             if route.inboxes:
                 self._ask_here(pending, item, route.inboxes)
             if item._origin is None:
                 item._bind(self.name, None)
             pending.sealed()
-            if full:
-                return await self._wait_and_ask(pending, event_type, segments, full)
-            return await pending.wait()
-        finally:
-            # Timed out, cancelled or answered: nothing of it stays behind (lahja L8 leaked a slot).
-            pending.done = True
-            self.deadlines.remove(pending)
-            if pending.responders:
-                self._forget(pending)
+        except BaseException:
+            self.ended(pending)
+            raise
+        return pending
+
+    def ended(self, pending: PendingRequest) -> None:
+        """Answered, timed out or cancelled: nothing of the request stays behind (lahja L8 leaked a slot)."""
+        pending.done = True
+        self.deadlines.remove(pending)
+        if pending.responders:
+            self._forget(pending)
 
     def _expect(self, event_type: EventType, item: BaseRequestResponseEvent[Any]) -> type[BaseEvent]:
         """Return the class of the response; asked once for each type of request."""
@@ -87,14 +88,13 @@ class AskingBus(Routes):
         event_type: EventType,
         segments: Segments,
         peers: tuple[Connection, ...],
-    ) -> list[Connection]:
-        """Ask every peer that has room for a request; return those that have none, as asked under number 0."""
-        full = []
+    ) -> None:
+        """Ask every peer that has room for a request; those that have none are to be asked, under number 0."""
         too_large: FrameTooLarge | None = None
         for connection in peers:
             if not connection.session.has_request_room:
                 pending.responders[(connection.serial, 0)] = connection.name
-                full.append(connection)
+                pending.to_be_asked += ((connection, segments),)
                 continue
             try:
                 self._ask(pending, event_type, segments, connection)
@@ -102,7 +102,6 @@ class AskingBus(Routes):
                 too_large = error
         if too_large is not None and not pending.responders:
             raise too_large
-        return full
 
     def _ask(
         self, pending: PendingRequest, event_type: EventType, segments: Segments, connection: Connection
@@ -113,13 +112,11 @@ class AskingBus(Routes):
         under_way[number] = pending
         connection.send_now_or_soon(len(under_way) == 1)
 
-    async def _wait_and_ask(
-        self,
-        pending: PendingRequest,
-        event_type: EventType,
-        segments: Segments,
-        full: list[Connection],
-    ) -> BaseEvent:
+    def answer_to(self, pending: PendingRequest) -> Awaitable[BaseEvent]:
+        """Return what is to be awaited for the answer. Without a coroutine of its own: usually a bare future."""
+        return self._wait_and_ask(pending) if pending.to_be_asked else pending.wait()
+
+    async def _wait_and_ask(self, pending: PendingRequest) -> BaseEvent:
         """Wait for the answer, and meanwhile for room at the peers that had none.
 
         At the same time, so that one stuck peer holds up neither the others' answers nor the time-out.
@@ -127,8 +124,8 @@ class AskingBus(Routes):
         failure: Exception | None = None
         response: BaseEvent | None = None
         async with anyio.create_task_group() as tasks:
-            for connection in full:
-                tasks.start_soon(self._ask_when_room, pending, event_type, segments, connection)
+            for connection, segments in pending.to_be_asked:
+                tasks.start_soon(self._ask_when_room, pending, segments, connection)
             try:
                 response = await pending.wait()
             except Exception as error:
@@ -141,7 +138,7 @@ class AskingBus(Routes):
         return response
 
     async def _ask_when_room(
-        self, pending: PendingRequest, event_type: EventType, segments: Segments, connection: Connection
+        self, pending: PendingRequest, segments: Segments, connection: Connection
     ) -> None:
         await connection.room_for_request(self._limits.too_slow_s)
         placeholder = (connection.serial, 0)
@@ -149,7 +146,7 @@ class AskingBus(Routes):
             pending.responder_gone(placeholder, connection.closed.text or "disconnected")
             return
         try:
-            self._ask(pending, event_type, segments, connection)
+            self._ask(pending, pending.request, segments, connection)
         except FrameTooLarge as error:
             failure = ResponderFailure(connection.name, "handlerRaised", type(error).__qualname__, str(error))
             pending.responder_failed(placeholder, failure)

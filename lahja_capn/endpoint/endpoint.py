@@ -55,7 +55,12 @@ class Endpoint(ConnectingEndpoint):
         if config is not None:
             check_broadcast_config(config)
         timeout_s = self.limits.request_timeout_s if timeout is None else timeout
-        response = await self._bus.request(item, config, timeout_s)
+        bus = self._bus
+        pending = bus.ask(item, config, timeout_s)
+        try:
+            response = await bus.answer_to(pending)
+        finally:
+            bus.ended(pending)
         return response  # type: ignore[return-value]  # checked against expected_response_type()
 
     async def respond(self, request: BaseRequestResponseEvent[R], response: R) -> None:

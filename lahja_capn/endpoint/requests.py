@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from ..binding import BaseEvent, EventType
+from ..binding import BaseEvent, EventType, Segments
 from ..errors import (
     LahjaError,
     RemoteDisconnected,
@@ -15,6 +16,9 @@ from ..errors import (
     UnexpectedResponse,
 )
 from .needs import Waiter
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 # (connection serial, request number); serial 0 is this endpoint itself.
 RequestKey = tuple[int, int]
@@ -40,6 +44,7 @@ class PendingRequest:
         "request",
         "responders",
         "serial",
+        "to_be_asked",
     )
 
     def __init__(self, request: EventType, expected: type[BaseEvent], waiter: Waiter[BaseEvent]) -> None:
@@ -51,6 +56,8 @@ class PendingRequest:
         self._waiter = waiter
         # Who may still answer, by the key under which it was asked.
         self.responders: dict[RequestKey, str] = {}
+        # Peers that had no room for the request, and its segments; each has a place in responders already.
+        self.to_be_asked: tuple[tuple[Connection, Segments], ...] = ()
         self._failures: tuple[ResponderFailure, ...] = ()
         self._gone: tuple[str, ...] = ()
         self._reason = ""
