@@ -5,7 +5,8 @@ memory (``get_data_as_view`` leaks a reference per call), and the number of an u
 
 Every function returns None for whatever is null, out of bounds or merely unusual (an upgraded list, a
 capability): the caller then reads through libcapnp, which gives the value, the default or an error. So the
-walk must only be right when it answers; it decides nothing about validity.
+walk must only be right when it answers; it decides nothing about validity. :func:`is_knotted` walks a whole message
+to see what reading all of it would cost.
 
 Pointer words, least significant bit first (encoding spec, https://capnproto.org/encoding.html)::
 
@@ -148,6 +149,67 @@ def list_at(place: PointerPlace) -> ListPlace | None:
     if width is None or start + count * width > size:
         return None
     return ListPlace(place.segments, segment, start, code, count)
+
+
+def is_knotted(segments: Sequence[Buffer], words: int, nesting: int) -> bool:
+    """Say whether the parts of a message, each as often as something points to it, come to more than `words`.
+
+    Costs are libcapnp's: a struct or list counts its words, a list of elements without size one word for each. What
+    cannot be followed counts nothing, because no reader gets any further there. Looks at no more pointers than
+    `words`, each of them being one of the words counted.
+    """
+    left = words
+    # Runs of pointers that lie apart at equal distances: segment, offset of the first, pointers in a run, distance
+    # of the runs, number of runs, levels that may be followed from here.
+    runs = [(0, 0, 1, 8, 1, nesting)] if root_pointer(segments) is not None else []
+    while runs:
+        segment, start, width, distance, count, levels = runs.pop()
+        buffer = segments[segment]
+        for first in range(start, start + distance * count, distance):
+            for offset in range(first, first + 8 * width, 8):
+                if not _word(buffer, offset)[0] or not levels:
+                    continue
+                place = PointerPlace(segments, segment, offset)
+                if (found := struct_at(place)) is not None:
+                    left -= found.data_words + found.pointer_count
+                    if found.pointer_count:
+                        runs.append((found.segment, found.pointers, found.pointer_count, 8, 1, levels - 1))
+                elif (items := list_at(place)) is not None:
+                    size = items.data_words + items.pointer_count
+                    if items.code == 7:
+                        left -= 1 + items.length * size if size else items.length
+                        if items.pointer_count and items.length:
+                            first_pointer = items.start + 8 * items.data_words
+                            runs.append(
+                                (
+                                    items.segment,
+                                    first_pointer,
+                                    items.pointer_count,
+                                    8 * size,
+                                    items.length,
+                                    levels - 1,
+                                )
+                            )
+                    elif items.code == 6:
+                        left -= items.length
+                        if items.length:
+                            runs.append((items.segment, items.start, items.length, 8, 1, levels - 1))
+                    else:
+                        left -= (items.length * ELEMENT_BYTES[items.code] + 7) // 8
+                else:
+                    left -= _plain_words(place)
+                if left < 0:
+                    return True
+    return False
+
+
+def _plain_words(place: PointerPlace) -> int:
+    """Return what a list of Void or of Bool costs to read."""
+    found = _follow(place)
+    if found is None or found[1] & 3 != 1 or found[1] >> 32 & 7 > 1:
+        return 0
+    count = found[1] >> 35
+    return count if found[1] >> 32 & 7 == 0 else (count + 63) // 64
 
 
 def _follow(place: PointerPlace) -> tuple[int, int, int] | None:

@@ -14,7 +14,9 @@ views, and fields that were left out reach the descriptor's code.
 **The traversal limit.** libcapnp counts the words it has followed pointers to and stops at a limit, which is
 what keeps a message of 100 bytes from claiming to hold a million elements. The count never goes down, so
 reading one field often enough would trip it. A read that trips is therefore repeated once with a fresh
-reader, along the way from the root; the limit itself is never lifted. Operations that walk a whole record
+reader, along the way from the root; the limit itself is never lifted. Before the first such renewal the message is
+looked through once: if its parts are referred to again and again, so that they come to more than the limit, there is
+no renewal, and all that is ever read of it is bounded by its size. Operations that walk a whole record
 (``==``, ``repr``, copying) do so on a *sealed* twin, whose reader is not renewed: their total cost is
 bounded by the message's size however the pointers in it are knotted.
 """
@@ -29,6 +31,7 @@ from lahja_capn.binding.pointers import (
     PointerPlace,
     Segments,
     StructPlace,
+    is_knotted,
     list_at,
     root_pointer,
     struct_at,
@@ -93,6 +96,8 @@ class Record:
     _parent: ClassVar[Any] = None
     _step: ClassVar[Any] = None
     _once: ClassVar[bool] = False
+    # None: not looked at yet, see may_renew().
+    _renewable: ClassVar[bool | None] = None
 
     # Equal records are equal whatever messages they came in, so a hash would have to read the whole message,
     # 64 MB of it if need be, and fail if it is malformed. Key by a field instead.
@@ -299,10 +304,24 @@ def unreadable(view: Any, step: str, error: BaseException) -> EventFieldError:
     return EventFieldError(f"{where} cannot be read: {reason}.", event=name, path=path)
 
 
+def may_renew(top: Any) -> bool:
+    """Say whether more may be read of a message whose traversal budget was used up."""
+    if top._once:
+        return False
+    if not isinstance(top, Record) or top._segments is None:
+        return True  # made here
+    renewable = top._renewable
+    if renewable is None:
+        segments = top._segments
+        renewable = not is_knotted(segments, limit_words(segments), NESTING)
+        top.__dict__["_renewable"] = renewable
+    return renewable
+
+
 def recover(view: Any, step: Any, error: Exception) -> Any:
     """Read the part again with a fresh budget if the old one was used up; else raise our error."""
     failure: Exception = error
-    if _LIMIT_TEXT in str(error) and not root(view)._once:
+    if _LIMIT_TEXT in str(error) and may_renew(root(view)):
         try:
             return step.take(view._refresh())
         except Exception as again:

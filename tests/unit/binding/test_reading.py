@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import random
 import resource
 import struct
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from lahja_capn.binding import AnyPointer, BaseEvent, event_type
-from lahja_capn.binding.record import FLOOR_WORDS
+from lahja_capn.binding.pointers import is_knotted
+from lahja_capn.binding.record import FLOOR_WORDS, LIMIT_FACTOR
 from lahja_capn.errors import EventFieldError, InactiveUnionMember
 
 from .support import Blob, Choice, Everything, Inner, Small, opened, received, schema
@@ -249,17 +251,93 @@ def shared_lists(copies: int, text_bytes: int) -> bytes:
 def test_elements_that_share_bytes_are_each_readable_but_not_all_in_one_walk() -> None:
     message = shared_lists(2000, 80_000)
     event = opened(Everything, message)
-    # One at a time, each with a budget of its own: as often as a handler likes.
-    for index in range(0, 2000, 100):
-        assert len(event.texts[index]) == 79_999
+    for index in (0, 5, 1999):
+        assert len(opened(Everything, message).texts[index]) == 79_999
+    # One at a time, too: what is read of a message is bounded by its size, however long a handler goes on.
     texts = event.texts
-    assert len(texts[5]) == len(texts[1999]) == 79_999
+    read = 0
+
+    def read_all() -> None:
+        nonlocal read
+        for text in texts:
+            read += len(text)
+
+    with pytest.raises(EventFieldError, match=r"Everything\.texts\[\d+\] cannot be read: .*traversal limit"):
+        read_all()
+    assert 5 * len(message) < read <= LIMIT_FACTOR * len(message) + 8 * FLOOR_WORDS
+    with pytest.raises(EventFieldError, match="traversal limit"):
+        len(event.texts[0])
     # A walk over all would copy 160 MB out of a message of 100 KB.
     with pytest.raises(EventFieldError, match="traversal limit"):
         assert event == opened(Everything, message + bytes(8))
     with pytest.raises(EventFieldError, match="traversal limit"):
         assert texts == ["x" * 79_999] * 2000
     assert "unreadable" in repr(event) or "2000 in all" in repr(event)
+
+
+def inners_of_themselves(wide: int) -> bytes:
+    """Return an Everything whose ``inners`` has ``wide`` elements, the ``more`` of each being this very list."""
+    size = schema.Everything.schema.node.struct
+    data, pointers = size.dataWordCount, size.pointerCount
+    inner = schema.Inner.schema.node.struct
+    words = bytearray(8 * (data + pointers))
+    at = 8 * (data + Everything._plan.fields["inners"].offset)
+    step = inner.dataWordCount + inner.pointerCount
+    points_to_list = 1 | 7 << 32 | wide * step << 35
+    words[at : at + 8] = struct.pack("<Q", points_to_list | ((len(words) - at) // 8 - 1) << 2)
+    tag = struct.pack("<Q", wide << 2 | inner.dataWordCount << 32 | inner.pointerCount << 48)
+    more = inner.dataWordCount + Inner._plan.fields["more"].offset
+    elements = bytearray(8 * wide * step)
+    for k in range(wide):
+        place = k * step + more
+        elements[8 * place : 8 * place + 8] = struct.pack(
+            "<Q", points_to_list | (-place - 2 & 0x3FFFFFFF) << 2
+        )
+    return struct.pack("<Q", data << 32 | pointers << 48) + bytes(words) + tag + bytes(elements)
+
+
+def test_a_list_that_is_its_own_element_ends_for_a_handler_that_reads_all_of_it() -> None:
+    # 16 lists in each of 16 lists, and so on, 60 levels deep.
+    event = opened(Everything, inners_of_themselves(16))
+    read = 0
+
+    def read_all(items: Any, levels: int) -> None:
+        nonlocal read
+        for inner in items:
+            read += 1
+            if read > 100 * FLOOR_WORDS:
+                pytest.fail("it goes on and on")
+            if levels:
+                read_all(inner.more, levels - 1)
+
+    with pytest.raises(EventFieldError, match="traversal limit"):
+        read_all(event.inners, 28)
+    assert read > 100
+    assert event.int8 == 0, "the event's other fields are unharmed"
+
+
+def test_no_part_of_an_honest_message_counts_as_knotted(rng: random.Random) -> None:
+    for _ in range(20):
+        inners = [
+            {"number": n, "text": "t" * n, "more": [{"number": n}] * (n % 3)} for n in range(rng.randrange(9))
+        ]
+        event = Everything(
+            inners=inners,
+            innerLists=[inners, inners],
+            texts=["x" * rng.randrange(99) for _ in range(9)],
+            bools=[True] * 99,
+            voids=[None] * 99,
+            uint16s=[1] * rng.randrange(99),
+            textLists=[["a", "b"], []],
+            any=AnyPointer.of_list("Text", ["a"] * 5),
+            self={"inner": {"text": "deep"}},
+        )
+        segments = received(event)._segments
+        assert segments is not None
+        words = sum(map(len, segments)) // 8
+        # Every word is counted but for the root pointer, and nothing twice; a Void is no word, and counts as one.
+        assert not is_knotted(segments, words - 1 + 99, 64)
+        assert is_knotted(segments, words - 2 + 99, 64)
 
 
 def test_a_list_that_claims_a_million_elements_without_size_is_refused() -> None:

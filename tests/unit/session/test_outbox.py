@@ -317,3 +317,6 @@ def test_what_was_purged_is_not_counted_as_dropped_later() -> None:
             for _ in range(4):
                 box.offer_event(B, 20, event(b"newer"))
             assert A not in box._counters.dropped_by_type
+            # It subscribes again: the new ones are no part of what was purged.
+            box.offer_event(A, 10, event(b"again"))
+            assert box.pull(1000)[-1] == b"again"
