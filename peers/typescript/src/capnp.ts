@@ -43,12 +43,17 @@ export function asData(pointer: Pointer): lib.Data {
   return new lib.Data(pointer.segment, pointer.byteOffset, pointer._capnp.depthLimit);
 }
 
-/** Let an AnyPointer that is being built lead to a new list of `length` elements that are no structs. */
+/**
+ * Let a pointer that is being built lead to a new list: an AnyPointer, or an element of a list of lists or of Data.
+ * Generated code has no way to make these.
+ */
 export function initAnyList<T>(pointer: Pointer, type: lib.ListCtor<T>, length: number): lib.List<T> {
-  const bytes = lib.utils.getListByteLength(type._capnp.size as never, length);
-  const content = pointer.segment.allocate(bytes);
+  const { size, compositeSize } = type._capnp;
+  const tag = compositeSize === undefined ? 0 : 8;
+  const content = pointer.segment.allocate(tag + lib.utils.getListByteLength(size as never, length, compositeSize));
+  if (compositeSize !== undefined) lib.utils.setStructPointer(length, compositeSize, content);
   const made = lib.utils.initPointer(content.segment, content.byteOffset, pointer);
-  lib.utils.setListPointer(made.offsetWords, type._capnp.size, length, made.pointer);
+  lib.utils.setListPointer(made.offsetWords, size, length, made.pointer, compositeSize);
   return new type(pointer.segment, pointer.byteOffset, pointer._capnp.depthLimit);
 }
 
