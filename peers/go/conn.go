@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +15,6 @@ import (
 )
 
 const (
-	// readBuffer is what one read may take. Frames that fit are copied out of it, once, into memory of their own, so
-	// that a kept event keeps nothing else alive; larger ones are received straight into theirs.
-	readBuffer = 64 << 10
-	// batchFrames are handed on under one lock.
-	batchFrames = 128
 	// pullBytes leave in one write; control messages overtake what is still queued behind them.
 	pullBytes = 128 << 10
 	// joinBelow: smaller frames are copied together, larger ones written from where they lie.
@@ -112,32 +106,18 @@ func (c *conn) Read(into []byte) (int, error) {
 	return n, err
 }
 
-type received struct {
-	header wire.Header
-	frame  []byte
-}
-
 func (c *conn) read() {
 	e := c.endpoint
-	source := bufio.NewReaderSize(c, readBuffer)
-	frames := make([]received, 0, batchFrames)
-	first := true
+	decoder := wire.NewDecoder(e.config.FrameLimit)
 	for {
-		var err error
-		frames, err = c.readFrames(source, frames[:0], first)
-		first = false
+		n, err := c.Read(decoder.Buffer())
+		decoder.Received(n)
 		e.mu.Lock()
 		now := time.Now()
 		c.session.Heard(c.lastHeard())
-		for i := range frames {
-			c.session.HandleFrame(frames[i].header, frames[i].frame, now)
-			frames[i].frame = nil
-		}
-		var refusal *wire.Error
-		if errors.As(err, &refusal) {
-			c.session.Refuse(refusal, now)
-		} else if err != nil && c.session.State() != session.Closing {
-			c.session.Lost(err.Error())
+		c.take(decoder, now)
+		if err != nil && c.session.State() != session.Closing {
+			c.session.Lost(lost(err, decoder.Inside()))
 		}
 		c.after()
 		state := c.session.State()
@@ -152,6 +132,32 @@ func (c *conn) read() {
 	}
 }
 
+// take hands whole frames to the session.
+func (c *conn) take(decoder *wire.Decoder, now time.Time) {
+	for c.session.State() == session.Handshake || c.session.State() == session.Up {
+		header, frame, err := decoder.Next(c.session.CheckHeader)
+		if err != nil {
+			c.session.Refuse(err, now)
+			return
+		}
+		if frame == nil {
+			return
+		}
+		c.session.HandleFrame(header, frame, now)
+	}
+}
+
+func lost(err error, inside bool) string {
+	switch {
+	case !errors.Is(err, io.EOF):
+		return err.Error()
+	case inside:
+		return "end of stream inside a frame"
+	default:
+		return "end of stream without goodbye"
+	}
+}
+
 // discard reads until the end of the stream, or until the deadline of the goodbye closes the socket. A peer that has
 // ended its direction still gets the goodbye.
 func (c *conn) discard() {
@@ -161,90 +167,6 @@ func (c *conn) discard() {
 	defer c.endpoint.mu.Unlock()
 	c.session.Lost("")
 	c.after()
-}
-
-// readFrames waits for one frame and takes those that lie behind it already. An error that is no *wire.Error is the
-// end of the stream; frames that came before it are returned.
-func (c *conn) readFrames(source *bufio.Reader, frames []received, first bool) ([]received, error) {
-	limit := c.endpoint.config.FrameLimit
-	for len(frames) < batchFrames {
-		if first {
-			// What is no peer at all may send few bytes and wait: its first four tell.
-			start, err := source.Peek(4)
-			if err == nil {
-				err = wire.CheckLength(start, max(limit, wire.ControlLimit))
-			}
-			if err != nil {
-				return frames, c.stranger(source, err)
-			}
-		}
-		if len(frames) > 0 && source.Buffered() < wire.HeaderSize {
-			return frames, nil
-		}
-		start, err := source.Peek(wire.HeaderSize)
-		if err != nil {
-			return frames, lost(err, len(start) > 0)
-		}
-		header, err := wire.ParseHeader(start, limit)
-		if err != nil {
-			if first {
-				err = c.stranger(source, err)
-			}
-			return frames, err
-		}
-		first = false
-		if len(frames) > 0 && source.Buffered() < header.Size {
-			return frames, nil
-		}
-		if header.Kind != wire.Control {
-			if len(frames) > 0 && !c.wasUp() {
-				// Whether this may come is known when those before it have been looked at.
-				return frames, nil
-			}
-			if err := c.checkContent(header); err != nil {
-				return frames, err
-			}
-		}
-		frame := make([]byte, header.Size)
-		if _, err := io.ReadFull(source, frame); err != nil {
-			return frames, lost(err, true)
-		}
-		frames = append(frames, received{header, frame})
-	}
-	return frames, nil
-}
-
-func (c *conn) wasUp() bool {
-	c.endpoint.mu.Lock()
-	defer c.endpoint.mu.Unlock()
-	return c.isUp
-}
-
-func (c *conn) checkContent(header wire.Header) error {
-	c.endpoint.mu.Lock()
-	defer c.endpoint.mu.Unlock()
-	return c.session.CheckHeader(header)
-}
-
-// stranger adds the first bytes to a first frame that is refused: the other end is probably no peer at all.
-func (c *conn) stranger(source *bufio.Reader, err error) error {
-	var refusal *wire.Error
-	if !errors.As(err, &refusal) {
-		return lost(err, source.Buffered() > 0)
-	}
-	start, _ := source.Peek(min(source.Buffered(), 16))
-	return wire.Errorf(wirecapnp.GoodbyeCode_protocolError,
-		"the other end is probably no lahja_capn endpoint: its first bytes are %q (%v)", start, refusal)
-}
-
-func lost(err error, inside bool) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		if inside {
-			return errors.New("end of stream inside a frame")
-		}
-		return errors.New("end of stream without goodbye")
-	}
-	return err
 }
 
 // --- out ---

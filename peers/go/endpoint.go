@@ -37,9 +37,11 @@ type Endpoint struct {
 	// interest counts who here wants a type: subscriptions and handlers. Peers are told of types above 0.
 	interest      map[uint64]int
 	subscriptions map[uint64][]*Subscription
-	handlers      map[uint64]Handler
-	waiting       []*call
-	running       int
+	// everything has the subscriptions to all types.
+	everything []*Subscription
+	handlers   map[uint64]Handler
+	waiting    []*call
+	running    int
 
 	notices notices
 }

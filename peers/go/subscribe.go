@@ -17,6 +17,7 @@ type Subscription struct {
 
 	// Below: guarded by the endpoint's mu.
 	types  map[uint64]bool
+	all    bool
 	queue  []*delivery
 	closed bool
 }
@@ -34,6 +35,20 @@ func (e *Endpoint) Subscribe(types ...AnyType) (*Subscription, error) {
 	if err := s.Add(types...); err != nil {
 		return nil, err
 	}
+	return s, nil
+}
+
+// SubscribeAll receives events of every type that is known here, now or later: those of Config.Types, and those that
+// were used in any call of this endpoint. Peers send it all their types; the unknown ones are skipped.
+func (e *Endpoint) SubscribeAll() (*Subscription, error) {
+	s := &Subscription{endpoint: e, ready: make(chan struct{}, 1), types: map[uint64]bool{}, all: true}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	e.everything = append(e.everything, s)
+	e.tellInterest(nil, nil)
 	return s, nil
 }
 
@@ -84,7 +99,7 @@ func (s *Subscription) remove(ids []uint64) {
 	}
 	kept := s.queue[:0]
 	for _, d := range s.queue {
-		if s.types[d.event.Type.TypeID()] {
+		if s.all || s.types[d.event.Type.TypeID()] {
 			kept = append(kept, d)
 		} else {
 			d.taken()
@@ -108,6 +123,11 @@ func (s *Subscription) close() {
 		return
 	}
 	s.closed = true
+	if s.all {
+		s.all = false
+		s.endpoint.everything = slices.DeleteFunc(s.endpoint.everything, func(other *Subscription) bool { return other == s })
+		s.endpoint.tellInterest(nil, nil)
+	}
 	ids := make([]uint64, 0, len(s.types))
 	for id := range s.types {
 		ids = append(ids, id)
@@ -205,6 +225,14 @@ func (d *delivery) taken() {
 func (e *Endpoint) deliver(c *conn, arrived session.Arrived) {
 	typeID := arrived.Type.Row.TypeID
 	subscriptions := e.subscriptions[typeID]
+	if len(e.everything) > 0 {
+		subscriptions = slices.Clone(subscriptions)
+		for _, s := range e.everything {
+			if !s.types[typeID] {
+				subscriptions = append(subscriptions, s)
+			}
+		}
+	}
 	if len(subscriptions) == 0 {
 		// Only a handler of requests wants the type, or its subscription went this moment.
 		c.session.Skip(len(arrived.Frame))
@@ -238,12 +266,16 @@ func (e *Endpoint) changeInterest(more, less []uint64) {
 			remove = append(remove, id)
 		}
 	}
-	if len(add)+len(remove) == 0 {
-		return
+	if len(add)+len(remove) > 0 {
+		e.tellInterest(add, remove)
 	}
+}
+
+// tellInterest tells the peers what changed, and whether all types are wanted.
+func (e *Endpoint) tellInterest(add, remove []uint64) {
 	for c := range e.conns {
 		if c.accepted && c.ending == nil {
-			c.session.Subscribe(add, remove)
+			c.session.Subscribe(add, remove, len(e.everything) > 0)
 			c.after()
 		}
 	}
@@ -277,6 +309,9 @@ func (e *Endpoint) closeSubscriptions() {
 		for _, s := range subscriptions {
 			seen[s] = true
 		}
+	}
+	for _, s := range e.everything {
+		seen[s] = true
 	}
 	for s := range seen {
 		s.close()

@@ -136,7 +136,11 @@ func readInners(l events.Inner_List, depth int) array {
 	return list(capnp.List(l), l.At, func(inner events.Inner) any { return readInner(inner, depth+1) })
 }
 
-func readTexts(l capnp.TextList) array { return list(capnp.List(l), fallible(l.At), same[string]) }
+// readTexts goes by pointers: the library's TextList and DataList look for a pointer in the wrong place when the list was
+// written as one of structs that have data.
+func readTexts(l capnp.TextList) array {
+	return list(capnp.List(l), fallible(capnp.PointerList(l).At), func(p capnp.Ptr) any { return p.Text() })
+}
 
 func readU16s(l capnp.UInt16List) array { return list(capnp.List(l), l.At, number[uint16]) }
 
@@ -237,7 +241,7 @@ func readLists(e events.Everything, value object, depth int) {
 	value["f64s"] = list(capnp.List(f64s), f64s.At, f64)
 	value["texts"] = readTexts(must(e.Texts()))
 	datas := must(e.Datas())
-	value["datas"] = list(capnp.List(datas), fallible(datas.At), hexOf)
+	value["datas"] = list(capnp.List(datas), fallible(capnp.PointerList(datas).At), func(p capnp.Ptr) any { return hexOf(p.Data()) })
 	colors := must(e.Colors())
 	value["colors"] = list(capnp.List(colors), colors.At, enum[events.Color])
 	value["inners"] = readInners(must(e.Inners()), depth)

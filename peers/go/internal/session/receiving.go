@@ -76,7 +76,7 @@ func (s *Session) handleContent(header wire.Header, frame []byte, now time.Time)
 		return refuse(wirecapnp.GoodbyeCode_creditExceeded,
 			"an event of %d bytes without credit: the window is %d bytes", len(frame), s.eventWindow.window)
 	}
-	if known == nil || !s.subscribed[row.TypeID] || s.incompatibility(known) != nil {
+	if known == nil || !s.subscribedAll && !s.subscribed[row.TypeID] || s.incompatibility(known) != nil {
 		s.Skip(len(frame))
 		return nil
 	}

@@ -67,9 +67,10 @@ type Session struct {
 	requestWindow receiveWindow
 
 	// subscribed is what we told the peer that we want; remote is what it told us.
-	subscribed map[uint64]bool
-	remote     map[uint64]bool
-	remoteAll  bool
+	subscribed    map[uint64]bool
+	subscribedAll bool
+	remote        map[uint64]bool
+	remoteAll     bool
 
 	// Requests of ours that wait for an answer, the last number that was given and the last that was sent.
 	outgoing   map[uint64]bool
@@ -169,8 +170,9 @@ func (s *Session) sayHello() {
 	s.requestWindow.start()
 }
 
-// Accept is the owner's answer to PeerHello: nothing speaks against the peer. add are the type ids that we want.
-func (s *Session) Accept(add []uint64) {
+// Accept is the owner's answer to PeerHello: nothing speaks against the peer. add are the type ids that we want; with
+// all we want every type.
+func (s *Session) Accept(add []uint64, all bool) {
 	if s.state != Handshake || s.theirs == opening || s.ours == active {
 		return
 	}
@@ -178,7 +180,7 @@ func (s *Session) Accept(add []uint64) {
 		s.sayHello()
 	}
 	s.declareRest()
-	s.subscribe(add, nil)
+	s.subscribe(add, nil, all)
 	s.checkUp()
 }
 
@@ -228,23 +230,24 @@ func (s *Session) incompatibility(known *Type) *Incompatibility {
 
 // --- subscriptions ---
 
-func (s *Session) subscribe(add, remove []uint64) {
+func (s *Session) subscribe(add, remove []uint64, all bool) {
 	for _, id := range remove {
 		delete(s.subscribed, id)
 	}
 	for _, id := range add {
 		s.subscribed[id] = true
 	}
+	s.subscribedAll = all
 	s.sequence++
-	s.send(&Subscriptions{Sequence: s.sequence, Add: add, Remove: remove, AckWanted: true})
+	s.send(&Subscriptions{Sequence: s.sequence, Add: add, Remove: remove, All: all, AckWanted: true})
 }
 
 // Subscribe changes what we want from the peer. It returns the sequence that SubscriptionsApplied will reach. Before
 // Accept it does nothing: that takes them all.
-func (s *Session) Subscribe(add, remove []uint64) uint64 {
-	if s.ours == active && len(add)+len(remove) > 0 {
+func (s *Session) Subscribe(add, remove []uint64, all bool) uint64 {
+	if s.ours == active && (len(add)+len(remove) > 0 || all != s.subscribedAll) {
 		s.declareRest()
-		s.subscribe(add, remove)
+		s.subscribe(add, remove, all)
 	}
 	return s.sequence
 }
