@@ -15,6 +15,9 @@ from .program import Program
 # that each language meets a small window as sender and as receiver in the pairs of one row or column.
 SERVER_EVENT_CREDIT = 65_536
 
+# For a new process, whose runtime and libraries may have to be read from a busy disk.
+START_LIMIT_S = 30.0
+
 
 @dataclass(frozen=True)
 class Side:
@@ -64,8 +67,6 @@ class Pair:
         self.start_client()
 
     def start_server(self, *options: str) -> None:
-        # The lower name serves in no pair and connects in none: which of two crossing connections stays is not
-        # tested here.
         self.server = self._start(
             self.serving,
             "server",
@@ -75,7 +76,7 @@ class Pair:
             str(SERVER_EVENT_CREDIT),
             *options,
         )
-        self.server.wait("listening")
+        self.server.wait("listening", limit_s=START_LIMIT_S)
 
     def start_client(self, *options: str) -> None:
         """Start a connector and wait until both sides say that they are up."""
@@ -83,7 +84,7 @@ class Pair:
         self.client = self._start(
             self.connecting, "client", "--connect", os.fspath(self.path), "--expect", "server", *options
         )
-        self.client.wait("up", peer="server")
+        self.client.wait("up", limit_s=START_LIMIT_S, peer="server")
         self.server.wait("up", mark, peer="client")
 
     def _start(self, side: Side, name: str, *options: str) -> Program:
