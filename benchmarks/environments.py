@@ -21,18 +21,32 @@ def system_names() -> list[str]:
 
 
 def requirements(system: str) -> list[str]:
-    """``REQUIREMENTS`` of a system, read without importing it (its library may be missing here).
+    """What pip installs for a system.
 
     Raises:
         ValueError: the module does not say.
     """
+    found = _literal(system, "REQUIREMENTS")
+    if found is None:
+        raise ValueError(f"systems/{system}_system.py must define REQUIREMENTS as a list of literal strings")
+    return found
+
+
+def kinds(system: str) -> list[str]:
+    """Kinds of cases that a system takes part in."""
+    found = _literal(system, "KINDS")
+    return ["small", "large", "requests"] if found is None else found
+
+
+def _literal(system: str, name: str) -> list[str] | None:
+    """A list in a system's module, read without importing it (its library may be missing here)."""
     tree = ast.parse((SYSTEMS / f"{system}_system.py").read_text(encoding="utf-8"))
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "REQUIREMENTS" for target in targets):
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             found: list[str] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
             return found
-    raise ValueError(f"systems/{system}_system.py must define REQUIREMENTS as a list of literal strings")
+    return None
 
 
 def python_for(system: str) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import HERE, python_for, system_names
+from benchmarks.environments import HERE, kinds, python_for, system_names
 from benchmarks.report import Measured, commit, machine, table
 from benchmarks.workload import Job, expected_checksum
 
@@ -183,6 +183,8 @@ class Bench:
         """How many events each system sends per round: what takes it about ``--seconds``."""
         counts = {}
         for system, python in self._pythons.items():
+            if case.kind not in kinds(system):
+                continue
             if self._options.events:
                 counts[system] = self._options.events
                 continue

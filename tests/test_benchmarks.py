@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.environments import requirements, system_names
+from benchmarks.environments import kinds, requirements, system_names
 from benchmarks.report import Measured, number, table
 from benchmarks.run import RunFailed, check
 from benchmarks.workload import Job, Sink, Stopwatch, expected_checksum, large_payload, small_values
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.timeout(120)
 def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    arguments = ["--systems", "lahja_capn", "--events", "20", "--rounds", "1", "--json", str(out)]
+    arguments = ["--systems", "lahja_capn,echo", "--events", "20", "--rounds", "1", "--json", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *arguments],
         cwd=ROOT,
@@ -33,7 +33,11 @@ def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(out.read_text())["results"]
-    assert len(results) == 7
+    assert [result["system"] for result in results].count("lahja_capn") == 7
+    assert [result["case"] for result in results if result["system"] == "echo"] == [
+        "request",
+        "request, 64 in flight",
+    ]
     assert all(result["median"] > 0 and not result["failures"] for result in results)
     assert "1 to 10" in done.stdout
 
@@ -42,6 +46,11 @@ def test_every_system_says_what_it_requires() -> None:
     assert requirements("lahja_capn") == []
     assert requirements("lahja") == ["lahja==0.17.0"]
     assert all(isinstance(requirements(name), list) for name in system_names())
+
+
+def test_a_system_takes_part_in_every_kind_of_case_unless_it_says_otherwise() -> None:
+    assert kinds("lahja_capn") == ["small", "large", "requests"]
+    assert kinds("echo") == ["requests"]
 
 
 def test_a_job_survives_the_way_to_another_process() -> None:

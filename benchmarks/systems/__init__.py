@@ -5,6 +5,9 @@ A module ``NAME_system.py`` adds the system NAME. It needs no change elsewhere, 
 ``REQUIREMENTS``
     A list of literal strings, what pip installs into an environment of its own; ``[]`` means the project's
     own environment. It is read without importing the module.
+``KINDS``
+    Optional: a list of literal strings, the kinds of cases (``small``, ``large``, ``requests``) that it takes
+    part in, if not in all. Read in the same way.
 ``versions() -> dict[str, str]``
     What was measured, for the report.
 ``consume(job, link)`` and ``publish(job, link)``
