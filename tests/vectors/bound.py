@@ -1,4 +1,4 @@
-"""The events of conformance.capnp bound to classes, and their values from JSON and to JSON through the public binding."""
+"""The events of conformance.capnp bound to classes; their values from JSON and to JSON, through the binding."""
 
 from __future__ import annotations
 

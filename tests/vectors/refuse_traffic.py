@@ -9,7 +9,6 @@ from typing import Any
 from . import peer, writing
 from .peer import Script, control, hello, hello_value, refuse, subscriptions
 from .plans import plan_of, wire
-
 from .store import Store
 from .talk_flow import CORRELATION_AT, ask, credit, failed
 from .talk_types import count, unknown_content, unknown_row
@@ -39,7 +38,15 @@ def _variants(store: Store) -> None:
                 store, "variant-opening", rule, f"{note}, first", script, "unknownControl", "protocolError"
             )
             script = Script().send(hello(), data, subscriptions())
-            refuse(store, "variant-introduced", rule, f"{note}, in the handshake", script, "unknownControl", "protocolError")  # fmt: skip
+            refuse(
+                store,
+                "variant-introduced",
+                rule,
+                f"{note}, in the handshake",
+                script,
+                "unknownControl",
+                "protocolError",
+            )
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------
@@ -121,7 +128,15 @@ def _unreadable(store: Store) -> None:
         )
         # A text that a receiver may have no use for.
         script = _asked().send(*_failed_with(text))
-        refuse(store, f"unreadable-failed-text-{name}", rule, f"`text` of failed {note}", script, "protocolError", "unknownCorrelation")  # fmt: skip
+        refuse(
+            store,
+            f"unreadable-failed-text-{name}",
+            rule,
+            f"`text` of failed {note}",
+            script,
+            "protocolError",
+            "unknownCorrelation",
+        )
 
     lists: dict[str, tuple[str, Write]] = {
         "struct": ("is a struct", _word(0 | 1 << 32)),
@@ -305,7 +320,14 @@ def _credit(store: Store) -> None:
     script = Script(subscribe=["Count"], event_credit=0).come_up("Count").send(*count(1))
     refuse(store, "credit-exceeded-window-0", rule, "a window of 0", script, "creditExceeded")
     script = Script(subscribe=["Count"], request_credit=0, event_credit=100).come_up("Count", "Ask")
-    refuse(store, "credit-exceeded-request-window-0", rule, "a window of 0 for requests", script.send(ask(1)), "creditExceeded")  # fmt: skip
+    refuse(
+        store,
+        "credit-exceeded-request-window-0",
+        rule,
+        "a window of 0 for requests",
+        script.send(ask(1)),
+        "creditExceeded",
+    )
     size = len(ask(1))
     script = Script(subscribe=["Ask"], request_credit=2 * size).come_up("Ask", "Answer").do("hold")
     note = f"window {2 * size}, requests of {size}"

@@ -152,13 +152,29 @@ def _forms_of_hello(store: Store) -> None:
     for name, note, types in (
         ("repeated", "a row that repeats another changes nothing", rows + rows + [inner, inner]),
         ("without-wire-id-first", "a type id that had wire id 0 gets one", [{**rows[0], "wireId": 0}, *rows]),
-        ("without-wire-id-after", "repeated with wire id 0: changes nothing", [*rows, {**rows[0], "wireId": 0}]),
+        (
+            "without-wire-id-after",
+            "repeated with wire id 0: changes nothing",
+            [*rows, {**rows[0], "wireId": 0}],
+        ),
         ("unchecked", "an empty layout is not checked", [{**rows[0], "layout": []}]),
         ("nameless", "a name may be empty", [{**rows[0], "name": ""}]),
-        ("odd-name", "a name may have any characters, and 1,024 bytes", [{**rows[0], "name": "é \0\n" + "n" * 1019}]),
-        ("opaque", "a type of kind opaque that nobody knows", [*rows, {"wireId": 8, "kind": "opaque", "typeId": "77", "name": "Pickled"}]),
-        ("longer-layout", "more fields than are known here", [{**rows[0], "layout": [*rows[0]["layout"], 1, 2, 3]}]),
-    ):  # fmt: skip
+        (
+            "odd-name",
+            "a name may have any characters, and 1,024 bytes",
+            [{**rows[0], "name": "é \0\n" + "n" * 1019}],
+        ),
+        (
+            "opaque",
+            "a type of kind opaque that nobody knows",
+            [*rows, {"wireId": 8, "kind": "opaque", "typeId": "77", "name": "Pickled"}],
+        ),
+        (
+            "longer-layout",
+            "more fields than are known here",
+            [{**rows[0], "layout": [*rows[0]["layout"], 1, 2, 3]}],
+        ),
+    ):
         comes_up(f"rows-{name}", note, hello(types=types))
     comes_up(
         "rows-declared-again",
@@ -286,4 +302,9 @@ def _ends(store: Store) -> None:
     )
     nowhere = Raw({}, lambda b, at: b.put(at, 2 | 5 << 3 | 9 << 32))
     goodbye("struct-nowhere", "a struct whose pointer leads nowhere", control(goodbye=nowhere), None)
-    goodbye("long-text", "a text longer than its sender should make it", control(goodbye={"code": "shutdown", "text": "x" * 5000}), "shutdown")  # fmt: skip
+    goodbye(
+        "long-text",
+        "a text longer than its sender should make it",
+        control(goodbye={"code": "shutdown", "text": "x" * 5000}),
+        "shutdown",
+    )

@@ -143,10 +143,14 @@ def _credit_obeyed(store: Store) -> None:
         script.ends(),
     )
 
-    script = Script(subscribe=["Ask"], serve=True).come_up("Count", "Ask", "Answer", wants=("Count",), eventCredit="0", requestCredit="0")  # fmt: skip
+    script = Script(subscribe=["Ask"], serve=True).come_up(
+        "Count", "Ask", "Answer", wants=("Count",), eventCredit="0", requestCredit="0"
+    )
     script.do("broadcast", type="Count", value={"number": "1"})
     script.do("request", type="Ask", value={"number": "7"}, tag="a")
-    script.send(ask(1, 4), ask(2, 4, "fail")).sent("response", correlation="1", **peer.full("Answer", {"number": "8", "text": "twice 4"}))  # fmt: skip
+    script.send(ask(1, 4), ask(2, 4, "fail")).sent(
+        "response", correlation="1", **peer.full("Answer", {"number": "8", "text": "twice 4"})
+    )
     script.sent("failed", correlation="2", code="handlerRaised").still_there().count("event", 0).count(
         "request", 0
     )

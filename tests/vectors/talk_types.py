@@ -86,7 +86,9 @@ def _values(store: Store) -> None:
     unit = bytes((k * 31 + 5) % 256 for k in range(256))
     blob = {"id": 5, "data": (unit * 4096).hex()}
     short = {"repeat": unit.hex(), "times": 4096}
-    script = Script(subscribe=["Blob"], frame_limit=2 << 20).come_up("Blob", "Count", wants=("Blob",), frameLimit=2 << 20, eventCredit=str(16 << 20))  # fmt: skip
+    script = Script(subscribe=["Blob"], frame_limit=2 << 20).come_up(
+        "Blob", "Count", wants=("Blob",), frameLimit=2 << 20, eventCredit=str(16 << 20)
+    )
     script.period = 256
     script.send(peer.event("Blob", blob)).expect(event={"type": "Blob", "value": {"id": 5, "data": short}})
     script.do("broadcast", type="Blob", value={"id": 5, "data": short})
@@ -223,7 +225,9 @@ def _incompatible(store: Store) -> None:
     )
 
     rows = changed(peer.rows("Everything", "Evolving", "Count"), "Inner", ordinal=1)
-    script = Script(subscribe=["Evolving", "Everything", "Count"]).come_up(types=rows, wants=("Evolving", "Everything", "Count"))  # fmt: skip
+    script = Script(subscribe=["Evolving", "Everything", "Count"]).come_up(
+        types=rows, wants=("Evolving", "Everything", "Count")
+    )
     script.send(peer.event("Evolving", {"number": 1}), peer.event("Everything", {}), *count(1))
     script.do("broadcast", type="Evolving", value={}).do("broadcast", type="Everything", value={})
     broadcasts(see_counts(script, 1), "Count", {"number": "4"})
@@ -234,7 +238,7 @@ def _incompatible(store: Store) -> None:
         script.ends({"skipped": 2}),
     )
 
-    rows = peer.rows("Count") + [{**peer.rows("Blob")[0], "kind": "opaque", "layout": []}]
+    rows = [*peer.rows("Count"), {**peer.rows("Blob")[0], "kind": "opaque", "layout": []}]
     script = Script(subscribe=["Blob", "Count"]).come_up(types=rows, wants=("Blob",))
     script.send(peer.event("Blob", {"id": 1}), *count(1)).do("broadcast", type="Blob", value={"id": 1})
     talk(store, "incompatible-kind", "struct here, opaque there", see_counts(script, 1).ends({"skipped": 1}))

@@ -1,7 +1,8 @@
 """A small writer of Cap'n Proto messages that puts objects where it is told to.
 
-Libraries decide themselves when to start a segment, and never write what is wrong. This one takes a value in the JSON form
-of README.md and writes it with each object in a segment of the caller's choice; and it writes whatever words it is given.
+Libraries decide themselves when to start a segment, and never write what is wrong. This one takes a value in the
+JSON form of README.md and writes it with each object in a segment of the caller's choice; and it writes whatever
+words it is given.
 """
 
 from __future__ import annotations
