@@ -67,6 +67,7 @@ class Pair:
         self.start_client()
 
     def start_server(self, *options: str) -> None:
+        self.server_options = options
         self.server = self._start(
             self.serving,
             "server",
@@ -78,14 +79,16 @@ class Pair:
         )
         self.server.wait("listening", limit_s=START_LIMIT_S)
 
-    def start_client(self, *options: str) -> None:
+    def start_client(self) -> None:
         """Start a connector and wait until both sides say that they are up."""
         mark = self.server.mark()
-        self.client = self._start(
-            self.connecting, "client", "--connect", os.fspath(self.path), "--expect", "server", *options
-        )
+        self.client = self.new_client()
         self.client.wait("up", limit_s=START_LIMIT_S, peer="server")
         self.server.wait("up", mark, peer="client")
+
+    def new_client(self) -> Program:
+        """Start a connector, of the name that they all have, and wait for nothing."""
+        return self._start(self.connecting, "client", "--connect", os.fspath(self.path), "--expect", "server")
 
     def _start(self, side: Side, name: str, *options: str) -> Program:
         program = side.start(name, *options)

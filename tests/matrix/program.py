@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -217,12 +218,16 @@ class Program:
         if code != wanted:
             raise Trouble(f"{self.title}: ended with exit code {code}, wanted {wanted}")
 
-    def kill(self) -> None:
-        """SIGKILL, to it and whatever it started; without waiting for anything it may want to do."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it and whatever it started."""
         try:
-            os.killpg(self._process.pid, 9)
+            os.killpg(self._process.pid, number)
         except ProcessLookupError:
             pass
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no time for anything it may want to do."""
+        self.signal(signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
