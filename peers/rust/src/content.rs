@@ -55,6 +55,11 @@ impl Content {
         self.message.len() + HEADER_BYTES
     }
 
+    /// The message in stream framing: what stands behind a frame's first 16 bytes.
+    pub fn message_bytes(&self) -> &[u8] {
+        &self.message
+    }
+
     pub(crate) fn message(&self) -> &Arc<[u8]> {
         &self.message
     }

@@ -62,12 +62,12 @@ impl Requests {
     }
 
     /// The next request; `None` when the endpoint has stopped. Cancel safe. Requests may be answered in any order, from any task.
-    pub async fn recv(&mut self) -> Option<Request> {
+    pub async fn recv(&self) -> Option<Request> {
         self.inbox.pop().await.map(|arrived| Request::new(&self.shared, arrived))
     }
 
     /// A request that is here already.
-    pub fn try_recv(&mut self) -> Option<Request> {
+    pub fn try_recv(&self) -> Option<Request> {
         self.inbox.try_pop().map(|arrived| Request::new(&self.shared, arrived))
     }
 

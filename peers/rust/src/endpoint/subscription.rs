@@ -30,12 +30,12 @@ impl Subscription {
     }
 
     /// The next event; `None` when the endpoint has stopped. Cancel safe.
-    pub async fn recv(&mut self) -> Option<Event> {
+    pub async fn recv(&self) -> Option<Event> {
         self.inbox.pop().await.map(|(event, _lease)| event)
     }
 
     /// An event that is here already.
-    pub fn try_recv(&mut self) -> Option<Event> {
+    pub fn try_recv(&self) -> Option<Event> {
         self.inbox.try_pop().map(|(event, _lease)| event)
     }
 

@@ -36,9 +36,10 @@ impl<T> Inbox<T> {
         self.state().items.pop_front()
     }
 
-    /// For one consumer at a time. `None`: closed and empty.
+    /// `None`: closed and empty. Several may wait; each item goes to one of them.
     pub async fn pop(&self) -> Option<T> {
         loop {
+            let arrived = self.arrived.notified();
             {
                 let mut state = self.state();
                 if let Some(item) = state.items.pop_front() {
@@ -48,12 +49,14 @@ impl<T> Inbox<T> {
                     return None;
                 }
             }
-            self.arrived.notified().await;
+            arrived.await;
         }
     }
 
     pub fn close(&self) {
         self.state().closed = true;
+        // Those who wait now, and one who is about to.
+        self.arrived.notify_waiters();
         self.arrived.notify_one();
     }
 
