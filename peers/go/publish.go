@@ -11,6 +11,26 @@ import (
 // all of them: it waits for peers whose queue is full, and ends the connection to one that takes nothing for TooSlow.
 // That nobody wants the event is no error. If it is too large for every peer that wants it, that is a *FrameTooLarge.
 func (e *Endpoint) Broadcast(ctx context.Context, message *Message) error {
+	return e.broadcast(ctx, "", message)
+}
+
+// BroadcastTo is Broadcast to one peer alone.
+func (e *Endpoint) BroadcastTo(ctx context.Context, peer string, message *Message) error {
+	return e.broadcast(ctx, peer, message)
+}
+
+// wanting returns the connected peers that want a type; only that one if peer is not "".
+func (e *Endpoint) wanting(known *EventType, peer string) []*conn {
+	var found []*conn
+	for name, c := range e.up {
+		if (peer == "" || peer == name) && c.session.Wants(&known.core) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func (e *Endpoint) broadcast(ctx context.Context, peer string, message *Message) error {
 	known := message.eventType
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,10 +53,7 @@ func (e *Endpoint) Broadcast(ctx context.Context, message *Message) error {
 		}
 		c.after()
 	}
-	for _, c := range e.up {
-		if !c.session.Wants(&known.core) {
-			continue
-		}
+	for _, c := range e.wanting(known, peer) {
 		if c.session.EventBytes() < e.config.QueueBytes {
 			queue(c)
 		} else {

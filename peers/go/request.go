@@ -27,6 +27,15 @@ type request struct {
 // It fails with ErrNobody; when all peers have failed or gone, with their RequestFailed joined, or ErrDisconnected;
 // with ErrWrongAnswer; or with the error of ctx.
 func (e *Endpoint) Request(ctx context.Context, message *Message, wanted ...AnyType) (*Event, error) {
+	return e.request(ctx, "", message, wanted)
+}
+
+// RequestTo is Request to one peer alone.
+func (e *Endpoint) RequestTo(ctx context.Context, peer string, message *Message, wanted ...AnyType) (*Event, error) {
+	return e.request(ctx, peer, message, wanted)
+}
+
+func (e *Endpoint) request(ctx context.Context, peer string, message *Message, wanted []AnyType) (*Event, error) {
 	known := message.eventType
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -43,16 +52,10 @@ func (e *Endpoint) Request(ctx context.Context, message *Message, wanted ...AnyT
 	if err != nil {
 		return nil, err
 	}
-	var targets []*conn
-	for _, c := range e.up {
-		if c.session.Wants(&known.core) {
-			targets = append(targets, c)
-		}
-	}
 	r := &request{numbers: map[*conn]uint64{}, wanted: wanted}
 	defer r.forget()
 	var tooLarge error
-	for _, c := range targets {
+	for _, c := range e.wanting(known, peer) {
 		if err := e.room(ctx, c, c.session.RequestBytes); err != nil {
 			return nil, err
 		}
