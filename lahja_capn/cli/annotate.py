@@ -32,22 +32,13 @@ class Token:
     kind: str
     text: str
     end: int
-    # Number of braces, brackets and parentheses around it.
-    depth: int
 
 
 def tokens(text: str) -> Iterator[Token]:
     """Yield the tokens of a schema file that parses, without comments and space."""
-    depth = 0
     for match in _TOKEN.finditer(text):
-        kind, found = match.lastgroup or "", match.group()
-        if kind == "space":
-            continue
-        if found in (")", "]", "}"):
-            depth -= 1
-        yield Token(kind, found, match.end(), depth)
-        if found in ("(", "[", "{"):
-            depth += 1
+        if match.lastgroup != "space":
+            yield Token(match.lastgroup or "", match.group(), match.end())
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +135,10 @@ def check_id(source: Source) -> int:
 
 def _end_of_id(found: Sequence[Token]) -> int | None:
     """Return where the statement ``@0x...;`` ends that gives the file its id."""
-    start = True
     for token, after in pairwise(found):
-        if (
-            start
-            and token.depth == 0
-            and token.kind == "number"
-            and token.text[0] == "@"
-            and after.text == ";"
-        ):
+        # Only the file's id has a semicolon right behind it: ordinals and other ids are followed by a type or a body.
+        if token.kind == "number" and token.text[0] == "@" and after.text == ";":
             return after.end
-        start = token.text in (";", "}")
     return None
 
 
@@ -173,7 +157,8 @@ def _go_annotations(found: Sequence[Token]) -> tuple[str | None, set[str]]:
             alias = texts[at - 3]
     present = set()
     for at, token in enumerate(found):
-        if token.text != "$" or token.depth:
+        # Of what stands inside of types nothing is asked: these two are for files only.
+        if token.text != "$":
             continue
         if texts[at + 1] == "import" and os.path.basename(_unquoted(texts[at + 2])) == _GO_FILE:
             present.add(texts[at + 4])

@@ -157,6 +157,7 @@ ID = "@0xf2cd98ae0c91dd76;"
         f"# @0xf2cd98ae0c91dd70;\n{ID} # the id\nstruct A {{}}\n",
         f"struct A @0xc0ffee1234567891 {{ a @0 :Int8; }}\n{ID}\n",
         f'const quoted :Text = "@0xf2cd98ae0c91dd70; \\" # $"; {ID} struct A {{}}',
+        f'const quoted :Text = `@0xf2cd98ae0c91dd70;\n    `import "no.capnp" $\n;\n{ID} struct A {{}}',
         f"{ID}\nstruct Go {{}}\nstruct GoLanguage1 {{}}\n",
         f'using G = import "/go.capnp";\n{ID}\nstruct A $G.name("B") {{}}\n',
         f'{ID}\nusing Go = import "/go.capnp";\n$Go.package("events");\n',
@@ -175,6 +176,13 @@ def test_each_file_ends_up_with_both_annotations_once(
         assert copy.count("\n") == copy.count(newline)
     # What is new is a few lines: without them the file is the old one.
     assert set(text.split()) <= set(copy.split())
+
+
+def test_a_comment_behind_the_id_stays_there(tmp_path: Path, std: Path) -> None:
+    copy, _ = one(tmp_path, f"{ID} # the id\n# of this file\nstruct A {{}}\n", std)
+    lines = copy.splitlines()
+    assert lines[1] == f"{ID} # the id"
+    assert lines[-2:] == ["# of this file", "struct A {}"]
 
 
 @pytest.mark.parametrize(

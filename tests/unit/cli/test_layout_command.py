@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import ROOT, ok, table
+from .support import CONFORMANCE, ROOT, ok, table
 
 DOC = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
 
@@ -53,3 +53,10 @@ def test_the_table_of_the_worked_examples_has_the_same_texts_and_numbers(example
                 r"  (0x[0-9a-f]{8})  ", lines
             )
     assert {"Tick", "Mark", "Outer.Inner", "Corners"} <= {row["struct"] for row in table(example)}
+
+
+def test_hashes_have_eight_digits_also_if_the_first_is_a_zero() -> None:
+    (row,) = [row for row in table(CONFORMANCE) if row["struct"] == "Everything"]
+    assert any(number < 1 << 28 for number in row["layout"])
+    lines = ok("layout", CONFORMANCE, "Everything").splitlines()[1:]
+    assert lines == [f"{f['ordinal']}  {f['hash']}  {f['text']}" for f in row["fields"]]

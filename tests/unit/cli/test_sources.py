@@ -17,13 +17,14 @@ from .support import CONFORMANCE, ROOT, ok, table, write
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 # A text that ends strings, comments and lines where it can, begins a trigraph, and is not ASCII.
-ODD = 'sh"op\\ \n??/ \u00e9 \U0001f980 */ {0} $x `y` \\'
+ODD = 'sh"op\\ \n7 \x017 ??/ \u00e9 \U0001f980 */ {0} $x `y` \\'
 
 # Structs without fields, without structs inside, and with one name in source.
 AWKWARD = (
     "struct Empty {} struct Delete { go @0 :Int8; } struct Delete2 { empty @0 :Empty; }"
     "struct Order { line @0 :Line; struct Line {} } struct OrderLine {} struct TableRow { kind @0 :Kind; }"
-    "enum Kind { a @0; }"
+    "enum Kind { a @0; } struct Six { a @0 :Int8; b @1 :Int8; c @2 :Int8; d @3 :Int8; e @4 :Int8; f @5 :Int8; }"
+    "struct Three { a @0 :Empty; b @1 :Order; c @2 :Six; } struct Four { a @0 :Three; }"
 )
 
 

@@ -142,7 +142,7 @@ def imported(folder: Path) -> Path:
     return write(
         folder / "main/main.capnp",
         'struct Main { a @0 :import "../up.capnp".Up; b @1 :import "sub/down.capnp".Down; '
-        'c @2 :import "/far/away.capnp".Away; }',
+        'c @2 :import "/far/away.capnp".Away; } struct Other {}',
     )
 
 
