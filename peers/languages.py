@@ -26,10 +26,8 @@ def _command(*names: str) -> Callable[[], bool]:
     return lambda: any(shutil.which(name) is not None for name in names)
 
 
-def _capnp_headers() -> bool:
-    if shutil.which("pkg-config") is None:
-        return any(Path(prefix, "include/capnp/message.h").exists() for prefix in ("/usr", "/usr/local"))
-    return subprocess.run(["pkg-config", "--exists", "capnp"], check=False).returncode == 0
+def _header(name: str) -> Callable[[], bool]:
+    return lambda: any(Path(prefix, "include", name).exists() for prefix in ("/usr", "/usr/local"))
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,12 @@ FOREIGN = (
                 "Debian: apt-get install g++",
             ),
             _CAPNP,
-            Need("the Cap'n Proto library", _capnp_headers, "Debian: apt-get install libcapnp-dev"),
+            Need("capnp/message.h", _header("capnp/message.h"), "Debian: apt-get install libcapnp-dev"),
+            Need(
+                "nlohmann/json.hpp",
+                _header("nlohmann/json.hpp"),
+                "Debian: apt-get install nlohmann-json3-dev",
+            ),
         ),
     ),
     Language("rust", "Rust", (_MAKE, Need("cargo", _command("cargo"), "https://rustup.rs"), _CAPNP)),
