@@ -144,7 +144,7 @@ def _credit_obeyed(store: Store) -> None:
     )
 
     script = Script(subscribe=["Ask"], serve=True).come_up(
-        "Count", "Ask", "Answer", wants=("Count",), eventCredit="0", requestCredit="0"
+        "Count", "Ask", "Answer", wants=("Count", "Ask"), eventCredit="0", requestCredit="0"
     )
     script.do("broadcast", type="Count", value={"number": "1"})
     script.do("request", type="Ask", value={"number": "7"}, tag="a")
