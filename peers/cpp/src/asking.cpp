@@ -6,7 +6,7 @@
 namespace lahja_capn {
 
 std::uint64_t Core::request(const EventType& type, const EventType& answer, capnp::MessageBuilder& message,
-                            std::chrono::milliseconds timeout, kj::Function<void(RawOutcome&&)> done,
+                            std::chrono::milliseconds timeout, Callback<void(RawOutcome&&)> done,
                             const std::string& peer) {
   const std::uint16_t wire_id = catalog_.declare(type);
   // So that a responder that holds another layout of the answer can say so.

@@ -19,25 +19,35 @@ std::string type_name_of(const std::exception& error) {
 
 // --- subscriptions ---
 
-std::uint64_t Core::subscribe(const EventType& type, kj::Function<void(MessageView&, const Origin&)> handler) {
-  catalog_.declare(type);
-  handlers_.push_back(std::make_shared<Handler>(
-      Handler{++last_handler_, type.type_id(), false, std::move(handler), [](MessageView&, const Origin&, Reply&) {}}));
-  if (catalog_.events_wanted.insert(type.type_id()).second) subscriptions_of_ours_changed();
+std::uint64_t Core::add_handler(Handler handler) {
+  handler.id = ++last_handler_;
+  handlers_.push_back(std::make_shared<Handler>(std::move(handler)));
+  subscriptions_of_ours_changed();
   return last_handler_;
 }
 
+std::uint64_t Core::subscribe(const EventType& type, Callback<void(MessageView&, const Origin&)> handler) {
+  catalog_.declare(type);
+  catalog_.events_wanted.insert(type.type_id());
+  auto on_event = [handler = std::move(handler)](const EventType&, MessageView& view, const Origin& origin) mutable {
+    handler(view, origin);
+  };
+  return add_handler({0, Handler::Kind::event, type.type_id(), std::move(on_event), {}});
+}
+
+std::uint64_t Core::subscribe_all(Callback<void(const EventType&, MessageView&, const Origin&)> handler) {
+  catalog_.all_wanted = true;
+  return add_handler({0, Handler::Kind::all_events, 0, std::move(handler), {}});
+}
+
 std::uint64_t Core::serve_requests(const EventType& type,
-                                   kj::Function<void(MessageView&, const Origin&, Reply&)> handler) {
+                                   Callback<void(MessageView&, const Origin&, Reply&)> handler) {
   if (catalog_.serves(type.type_id())) {
     throw LocalError(type.name() + " has a request handler already: cancel its subscription first");
   }
   catalog_.declare(type);
-  handlers_.push_back(std::make_shared<Handler>(
-      Handler{++last_handler_, type.type_id(), true, [](MessageView&, const Origin&) {}, std::move(handler)}));
   catalog_.requests_served.insert(type.type_id());
-  subscriptions_of_ours_changed();
-  return last_handler_;
+  return add_handler({0, Handler::Kind::request, type.type_id(), {}, std::move(handler)});
 }
 
 void Core::cancel(std::uint64_t subscription) {
@@ -47,15 +57,19 @@ void Core::cancel(std::uint64_t subscription) {
   // It may be running: it is removed when nothing runs.
   (*found)->cancelled = true;
   handlers_cancelled_ = true;
+  const auto kind = (*found)->kind;
   const std::uint64_t type_id = (*found)->type_id;
-  if ((*found)->is_request) {
-    catalog_.requests_served.erase(type_id);
-  } else if (std::none_of(handlers_.begin(), handlers_.end(), [=](const auto& handler) {
-               return handler->type_id == type_id && !handler->is_request && !handler->cancelled;
-             })) {
-    catalog_.events_wanted.erase(type_id);
+  const bool others = std::any_of(handlers_.begin(), handlers_.end(), [=](const auto& handler) {
+    return handler->kind == kind && handler->type_id == type_id && !handler->cancelled;
+  });
+  if (!others) {
+    switch (kind) {
+      case Handler::Kind::event: catalog_.events_wanted.erase(type_id); break;
+      case Handler::Kind::all_events: catalog_.all_wanted = false; break;
+      case Handler::Kind::request: catalog_.requests_served.erase(type_id); break;
+    }
+    subscriptions_of_ours_changed();
   }
-  subscriptions_of_ours_changed();
   sweep_handlers();
 }
 
@@ -72,6 +86,7 @@ bool Core::acknowledged(std::uint64_t subscription) const {
                    [=](const auto& handler) { return handler->id == subscription; })) {
     return false;
   }
+  if (subscriptions_changed_) return connections_.empty();
   return std::all_of(connections_.begin(), connections_.end(), [](const auto& connection) {
     const auto& session = connection->session;
     return session.state() != Session::State::up || session.all_applied();
@@ -79,7 +94,8 @@ bool Core::acknowledged(std::uint64_t subscription) const {
 }
 
 void Core::subscriptions_of_ours_changed() {
-  for (const auto& connection : connections_) connection->session.update_subscriptions();
+  // Peers are told at the next write: several changes are one message.
+  subscriptions_changed_ = true;
   wake_for_output();
 }
 
@@ -95,7 +111,10 @@ std::optional<std::size_t> Core::try_broadcast(const EventType& type, capnp::Mes
   constexpr std::size_t eager_bytes = 64 * 1024;
   const std::uint16_t wire_id = catalog_.declare(type);
   for (const auto& connection : connections_) {
-    if (connection->session.wants(type) && !connection->session.has_room()) return std::nullopt;
+    if (connection->session.wants(type) && !connection->session.has_room()) {
+      connection->session.room_wanted(Clock::now());
+      return std::nullopt;
+    }
   }
   SharedFrame frame;
   std::size_t peers = 0;
@@ -174,11 +193,13 @@ void Core::take_event(Connection& connection, const EventArrived& arrived) {
   const std::size_t count = handlers_.size();
   for (std::size_t i = 0; i < count && i < handlers_.size(); ++i) {
     const auto handler = handlers_[i];
-    if (handler->cancelled || handler->is_request || handler->type_id != arrived.type->type_id()) continue;
+    const bool listens = handler->kind == Handler::Kind::all_events ||
+                         (handler->kind == Handler::Kind::event && handler->type_id == arrived.type->type_id());
+    if (handler->cancelled || !listens) continue;
     guarded([&] {
       // One for each: what one handler reads must not count against the limit of the next.
       MessageView view(message, content_options(message.size()));
-      handler->on_event(view, origin);
+      handler->on_event(*arrived.type, view, origin);
     });
   }
 }
@@ -189,7 +210,8 @@ void Core::request_arrived(const ConnectionPtr& connection, RequestArrived arriv
     connection->session.request_taken(arrived.frame.size());
     const std::uint64_t number = arrived.frame.correlation();
     const auto found = std::find_if(handlers_.begin(), handlers_.end(), [&](const auto& handler) {
-      return !handler->cancelled && handler->is_request && handler->type_id == arrived.type->type_id();
+      return !handler->cancelled && handler->kind == Handler::Kind::request &&
+             handler->type_id == arrived.type->type_id();
     });
     if (found == handlers_.end()) {
       connection->session.fail(number, FailedCode::no_handler, "", "nobody answers " + arrived.type->name() + " any more");
@@ -234,7 +256,7 @@ void Core::answer_request(Connection& connection, Handler& handler, const Frame&
 
 // --- deliveries ---
 
-void Core::deliver(bool is_event, kj::Function<void()> run) {
+void Core::deliver(bool is_event, Callback<void()> run) {
   if (is_event && paused_) {
     held_events_.push_back({true, std::move(run)});
   } else if (in_handler_ || !deliveries_.empty()) {

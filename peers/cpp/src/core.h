@@ -72,15 +72,17 @@ class Core : public std::enable_shared_from_this<Core> {
   void disconnect(const std::string& peer);
   void run();
   void poll(std::chrono::milliseconds timeout);
+  void begin_close();
   void close();
   void stop();
-  void post(kj::Function<void()> work);
+  void post(Callback<void()> work);
   int fd() const { return epoll_.get(); }
 
   // core.cpp
-  std::uint64_t subscribe(const EventType& type, kj::Function<void(MessageView&, const Origin&)> handler);
+  std::uint64_t subscribe(const EventType& type, Callback<void(MessageView&, const Origin&)> handler);
+  std::uint64_t subscribe_all(Callback<void(const EventType&, MessageView&, const Origin&)> handler);
   std::uint64_t serve_requests(const EventType& type,
-                               kj::Function<void(MessageView&, const Origin&, Reply&)> handler);
+                               Callback<void(MessageView&, const Origin&, Reply&)> handler);
   void cancel(std::uint64_t subscription);
   bool acknowledged(std::uint64_t subscription) const;
   void declare(const EventType& type) { catalog_.declare(type); }
@@ -105,7 +107,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // asking.cpp
   std::uint64_t request(const EventType& type, const EventType& answer, capnp::MessageBuilder& message,
-                        std::chrono::milliseconds timeout, kj::Function<void(RawOutcome&&)> done,
+                        std::chrono::milliseconds timeout, Callback<void(RawOutcome&&)> done,
                         const std::string& peer);
   void forget_request(std::uint64_t id);
 
@@ -117,18 +119,21 @@ class Core : public std::enable_shared_from_this<Core> {
 
  private:
   struct Handler {
+    enum class Kind { event, all_events, request };
+
     std::uint64_t id;
+    Kind kind;
+    // 0 for all events.
     std::uint64_t type_id;
-    bool is_request;
-    kj::Function<void(MessageView&, const Origin&)> on_event;
-    kj::Function<void(MessageView&, const Origin&, Reply&)> on_request;
+    Callback<void(const EventType&, MessageView&, const Origin&)> on_event;
+    Callback<void(MessageView&, const Origin&, Reply&)> on_request;
     bool cancelled = false;
   };
   struct Asked {
     std::uint64_t answer_type;
     std::string answer_name;
     Instant deadline;
-    kj::Function<void(RawOutcome&&)> done;
+    Callback<void(RawOutcome&&)> done;
     // Where an answer is still open: connection, number.
     std::vector<std::pair<std::uint64_t, std::uint64_t>> open;
     std::vector<Failure> failures;
@@ -136,7 +141,7 @@ class Core : public std::enable_shared_from_this<Core> {
   };
   struct Delivery {
     bool is_event;
-    kj::Function<void()> run;
+    Callback<void()> run;
   };
 
   // loop.cpp
@@ -151,6 +156,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void pump(const ConnectionPtr& connection);
   void handle(const ConnectionPtr& connection, SessionEvent event);
   void handle_times(Instant now);
+  void go_on_closing(Instant now);
   void write_all();
   void close_ended();
   void watch(Connection& connection);
@@ -172,7 +178,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void take_event(Connection& connection, const EventArrived& arrived);
   void request_arrived(const ConnectionPtr& connection, RequestArrived arrived);
   void answer_request(Connection& connection, Handler& handler, const Frame& frame);
-  void deliver(bool is_event, kj::Function<void()> run);
+  void deliver(bool is_event, Callback<void()> run);
   void drain_deliveries();
   // Runs what the user wrote: no exception passes.
   template <typename Run>
@@ -191,6 +197,7 @@ class Core : public std::enable_shared_from_this<Core> {
     sweep_handlers();
   }
   void report(const std::string& what);
+  std::uint64_t add_handler(Handler handler);
   void subscriptions_of_ours_changed();
   void sweep_handlers();
 
@@ -212,6 +219,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::vector<std::shared_ptr<Handler>> handlers_;
   std::uint64_t last_handler_ = 0;
   bool handlers_cancelled_ = false;
+  bool subscriptions_changed_ = false;
 
   std::map<std::uint64_t, Asked> asked_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, std::uint64_t> asked_by_number_;
@@ -237,9 +245,10 @@ class Core : public std::enable_shared_from_this<Core> {
   Instant timer_armed_ = Instant::max();
   bool output_waits_ = false;
   bool closing_ = false;
+  Instant drain_deadline_{};
   std::atomic<bool> stopping_{false};
   std::mutex posted_mutex_;
-  std::vector<kj::Function<void()>> posted_;
+  std::vector<Callback<void()>> posted_;
 };
 
 }  // namespace lahja_capn

@@ -41,7 +41,7 @@ void Core::decide(const ConnectionPtr& newcomer) {
   }
   const ConnectionPtr before = held(peer.name, newcomer.get());
   if (!before) {
-    session.accept(now);
+    session.accept();
     return;
   }
   if (before->session.peer().instance != peer.instance) {
@@ -61,7 +61,7 @@ void Core::decide(const ConnectionPtr& newcomer) {
   } else {
     before->session.goodbye(GoodbyeCode::replaced, "a newer connection of " + peer.name + " took over", now);
   }
-  session.accept(now);
+  session.accept();
 }
 
 void Core::look_at_probes(Instant now) {
@@ -82,7 +82,7 @@ void Core::look_at_probes(Instant now) {
     } else if (now >= probe.deadline) {
       newcomer->probe.reset();
       probe.held->session.goodbye(GoodbyeCode::replaced, "did not answer when another endpoint claimed its name", now);
-      newcomer->session.accept(now);
+      newcomer->session.accept();
     }
   }
 }

@@ -117,7 +117,8 @@ void Endpoint::run() { core_->run(); }
 void Endpoint::poll(std::chrono::milliseconds timeout) { core_->poll(timeout); }
 int Endpoint::fd() const { return core_->fd(); }
 void Endpoint::stop() { core_->stop(); }
-void Endpoint::post(kj::Function<void()> work) { core_->post(std::move(work)); }
+void Endpoint::post(Callback<void()> work) { core_->post(std::move(work)); }
+void Endpoint::begin_close() { core_->begin_close(); }
 void Endpoint::close() { core_->close(); }
 
 bool Endpoint::run_until(const std::function<bool()>& done, std::chrono::milliseconds timeout) {
@@ -132,11 +133,15 @@ bool Endpoint::run_until(const std::function<bool()>& done, std::chrono::millise
 
 void Endpoint::declare(const EventType& type) { core_->declare(type); }
 
-Subscription Endpoint::subscribe(const EventType& type, kj::Function<void(MessageView&, const Origin&)> handler) {
+Subscription Endpoint::subscribe(const EventType& type, Callback<void(MessageView&, const Origin&)> handler) {
   return Subscription(core_, core_->subscribe(type, std::move(handler)));
 }
+Subscription Endpoint::subscribe_all(
+    Callback<void(const EventType&, MessageView&, const Origin&)> handler) {
+  return Subscription(core_, core_->subscribe_all(std::move(handler)));
+}
 Subscription Endpoint::serve_requests(const EventType& type,
-                                      kj::Function<void(MessageView&, const Origin&, Reply&)> handler) {
+                                      Callback<void(MessageView&, const Origin&, Reply&)> handler) {
   return Subscription(core_, core_->serve_requests(type, std::move(handler)));
 }
 
@@ -151,7 +156,7 @@ void Endpoint::pause_events() { core_->pause_events(); }
 void Endpoint::resume_events() { core_->resume_events(); }
 
 std::uint64_t Endpoint::request(const EventType& type, const EventType& answer, capnp::MessageBuilder& message,
-                                std::chrono::milliseconds timeout, kj::Function<void(RawOutcome&&)> done,
+                                std::chrono::milliseconds timeout, Callback<void(RawOutcome&&)> done,
                                 const std::string& peer) {
   return core_->request(type, answer, message, timeout, std::move(done), peer);
 }

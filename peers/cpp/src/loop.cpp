@@ -237,8 +237,7 @@ void Core::write(Connection& connection) {
   iovec vectors[most_pieces];
   Session& session = connection.session;
   while (connection.fd && !connection.write_failed) {
-    const Instant now = Clock::now();
-    const std::size_t count = session.collect(kj::arrayPtr(pieces, most_pieces), now);
+    const std::size_t count = session.collect(kj::arrayPtr(pieces, most_pieces));
     if (count == 0) break;
     for (std::size_t i = 0; i < count; ++i) {
       vectors[i] = {const_cast<kj::byte*>(pieces[i].begin()), pieces[i].size()};
@@ -248,7 +247,7 @@ void Core::write(Connection& connection) {
     message.msg_iovlen = count;
     const ssize_t sent = ::sendmsg(connection.fd.get(), &message, MSG_NOSIGNAL);
     if (sent >= 0) {
-      session.sent(static_cast<std::size_t>(sent), now);
+      session.sent(static_cast<std::size_t>(sent), Clock::now());
     } else if (errno == EAGAIN) {
       connection.writable = false;
       return;
@@ -328,6 +327,7 @@ void Core::handle_times(Instant now) {
     pump(connection);
   }
   time_out_requests(now);
+  if (closing_) go_on_closing(now);
   if (listener_ && now >= listener_paused_until_) {
     listener_paused_until_ = Instant::max();
     watch_listener(EPOLL_CTL_ADD);
@@ -336,6 +336,9 @@ void Core::handle_times(Instant now) {
 
 void Core::write_all() {
   output_waits_ = false;
+  if (std::exchange(subscriptions_changed_, false)) {
+    for (const auto& connection : connections_) connection->session.update_subscriptions();
+  }
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     const auto connection = connections_[i];
     if (connection->writable) write(*connection);
@@ -362,6 +365,7 @@ Instant Core::next_deadline() const {
   for (const auto& connection : connections_) {
     next = std::min(next, connection->session.deadline());
     if (connection->probe) next = std::min(next, connection->probe->deadline);
+    if (closing_ && connection->alive()) next = std::min(next, drain_deadline_);
   }
   for (const auto& [id, asked] : asked_) next = std::min(next, asked.deadline);
   return next;
@@ -422,7 +426,7 @@ void Core::stop() {
   wake();
 }
 
-void Core::post(kj::Function<void()> work) {
+void Core::post(Callback<void()> work) {
   {
     const std::lock_guard<std::mutex> lock(posted_mutex_);
     posted_.push_back(std::move(work));
@@ -431,7 +435,7 @@ void Core::post(kj::Function<void()> work) {
 }
 
 void Core::run_posted() {
-  std::vector<kj::Function<void()>> work;
+  std::vector<Callback<void()>> work;
   {
     const std::lock_guard<std::mutex> lock(posted_mutex_);
     work.swap(posted_);
@@ -439,29 +443,30 @@ void Core::run_posted() {
   for (auto& next : work) guarded([&] { next(); });
 }
 
-void Core::close() {
+void Core::begin_close() {
   if (std::exchange(closing_, true)) return;
   if (listener_) {
     ::unlink(listener_path_.c_str());
     listener_.reset();
   }
-  const Instant drained = Clock::now() + std::chrono::seconds(2);
-  const auto busy = [this] {
-    return std::any_of(connections_.begin(), connections_.end(), [](const auto& connection) {
-      return connection->session.state() == Session::State::up && !connection->session.idle();
-    });
-  };
-  const auto until = [](Instant end) {
-    return std::max(std::chrono::milliseconds(0), std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()));
-  };
-  while (busy() && Clock::now() < drained) poll(until(drained));
+  drain_deadline_ = Clock::now() + std::chrono::seconds(2);
+  wake();
+}
+
+// Says goodbye to whom nothing is left to be sent, or no time.
+void Core::go_on_closing(Instant now) {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     const auto connection = connections_[i];
-    connection->session.goodbye(GoodbyeCode::shutdown, "the endpoint stops", Clock::now());
+    Session& session = connection->session;
+    if (session.state() == Session::State::up && !session.idle() && now < drain_deadline_) continue;
+    session.goodbye(GoodbyeCode::shutdown, "the endpoint stops", now);
     pump(connection);
   }
-  while (!connections_.empty()) poll(config_.linger);
-  while (!deliveries_.empty()) poll(std::chrono::milliseconds(0));
+}
+
+void Core::close() {
+  begin_close();
+  while (!connections_.empty() || !deliveries_.empty()) poll(std::chrono::hours(1));
 }
 
 }  // namespace lahja_capn

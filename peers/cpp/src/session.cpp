@@ -41,7 +41,7 @@ Session::Session(Role role, const Settings& settings, Catalog& catalog, Instant 
       granted_requests_(settings.request_credit),
       handshake_deadline_(now + settings.handshake_timeout),
       last_received_(now),
-      last_written_(now),
+      last_taken_(now),
       asked_at_(now) {
   if (role_ == Role::connector) queue_hello();
 }
@@ -80,7 +80,7 @@ void Session::declare_new() {
 
 // --- what its owner decides ---
 
-void Session::accept(Instant) {
+void Session::accept() {
   if (state_ != State::handshake || !deciding_) return;
   deciding_ = false;
   accepted_ = true;
@@ -94,7 +94,7 @@ void Session::goodbye(GoodbyeCode code, const std::string& text, Instant now) {
   end(code, text, false);
   state_ = State::closing;
   linger_deadline_ = now + settings_.linger;
-  push(control::encode(control::Goodbye{code, text}), 0, now);
+  out_.push(control::encode(control::Goodbye{code, text}), 0);
 }
 
 void Session::end(std::optional<GoodbyeCode> code, const std::string& text, bool by_peer) {
@@ -173,6 +173,7 @@ void Session::purge_events() {
     }
   }
   events_ = std::move(kept);
+  if (has_room()) room_wanted_ = false;
   for (auto at = queued_types_.begin(); at != queued_types_.end();) {
     at = still_wanted(at->first) ? std::next(at) : queued_types_.erase(at);
   }
@@ -191,6 +192,11 @@ Session::Queued Session::send_event(const EventType& type, const SharedFrame& fr
   ++queued_types_[type.type_id()];
   events_.push_back({type.type_id(), frame});
   return Queued::queued;
+}
+
+void Session::room_wanted(Instant now) {
+  if (!room_wanted_) last_taken_ = now;
+  room_wanted_ = true;
 }
 
 std::optional<std::uint64_t> Session::send_request(const SharedFrame& frame) {
@@ -251,15 +257,10 @@ bool Session::idle() {
 
 // --- bytes out ---
 
-void Session::push(const SharedFrame& frame, std::uint64_t correlation, Instant now) {
-  if (out_.size() == 0) last_written_ = now;
-  out_.push(frame, correlation);
-}
-
-void Session::fill(Instant now) {
+void Session::fill() {
   while ((state_ == State::handshake || state_ == State::up) && out_.size() < fill_bytes) {
     if (!control_.empty()) {
-      push(control_.front(), 0, now);
+      out_.push(control_.front(), 0);
       if (control_.front().get() == first_subscriptions_) {
         subscriptions_end_ = out_.pushed_total();
         first_subscriptions_ = nullptr;
@@ -269,23 +270,23 @@ void Session::fill(Instant now) {
       return;
     } else if (pong_owed_) {
       pong_owed_ = false;
-      push(control::encode(control::Pong{}), 0, now);
+      out_.push(control::encode(control::Pong{}), 0);
     } else if (ping_owed_) {
       ping_owed_ = false;
-      push(control::encode(control::Ping{}), 0, now);
+      out_.push(control::encode(control::Ping{}), 0);
     } else if (ack_owed_ != 0) {
-      push(control::encode(control::SubscriptionsAck{ack_owed_}), 0, now);
+      out_.push(control::encode(control::SubscriptionsAck{ack_owed_}), 0);
       ack_owed_ = 0;
     } else if (granted_events_.due() || granted_requests_.due()) {
       control::Credit credit;
       if (granted_events_.due()) credit.events = granted_events_.take_due();
       if (granted_requests_.due()) credit.requests = granted_requests_.take_due();
-      push(control::encode(credit), 0, now);
+      out_.push(control::encode(credit), 0);
     } else if (!answers_.empty()) {
       const auto& answer = answers_.front();
       granted_requests_.give_back(answer.credit);
       answer_bytes_ -= answer.frame->size();
-      push(answer.frame, answer.correlation, now);
+      out_.push(answer.frame, answer.correlation);
       answers_.pop_front();
     } else if (!requests_.empty() && request_window_.is_open()) {
       const auto& request = requests_.front();
@@ -293,7 +294,7 @@ void Session::fill(Instant now) {
       request_bytes_ -= request.frame->size();
       last_request_sent_ = request.correlation;
       ++counters_.requests_sent;
-      push(request.frame, request.correlation, now);
+      out_.push(request.frame, request.correlation);
       requests_.pop_front();
     } else if (!events_.empty() && event_window_.is_open()) {
       const auto& event = events_.front();
@@ -302,22 +303,24 @@ void Session::fill(Instant now) {
       const auto queued = queued_types_.find(event.type_id);
       if (--queued->second == 0) queued_types_.erase(queued);
       ++counters_.events_sent;
-      push(event.frame, 0, now);
+      out_.push(event.frame, 0);
+      events_end_ = out_.pushed_total();
       events_.pop_front();
+      if (has_room()) room_wanted_ = false;
     } else {
       return;
     }
   }
 }
 
-std::size_t Session::collect(kj::ArrayPtr<kj::ArrayPtr<const kj::byte>> into, Instant now) {
-  fill(now);
+std::size_t Session::collect(kj::ArrayPtr<kj::ArrayPtr<const kj::byte>> into) {
+  fill();
   return out_.collect(into);
 }
 
 void Session::sent(std::size_t bytes, Instant now) {
+  if (out_.sent_total() < events_end_) last_taken_ = now;
   out_.sent(bytes);
-  last_written_ = now;
   if (!content_from_ && subscriptions_end_ != 0 && out_.sent_total() >= subscriptions_end_) {
     content_from_ = received_total_;
   }
@@ -331,8 +334,7 @@ Instant Session::keepalive_deadline() const {
 }
 
 Instant Session::stall_deadline() const {
-  const bool stalled = state_ == State::up && out_.size() > 0 && queued_bytes() >= settings_.queue_bytes;
-  return stalled ? last_written_ + settings_.stall_timeout : never;
+  return state_ == State::up && room_wanted_ ? last_taken_ + settings_.stall_timeout : never;
 }
 
 Instant Session::deadline() const {
@@ -357,7 +359,7 @@ void Session::handle_time(Instant now) {
     goodbye(GoodbyeCode::handshake_timeout, "not up after " + seconds(settings_.handshake_timeout), now);
   } else if (now >= stall_deadline()) {
     goodbye(GoodbyeCode::too_slow,
-            "a full queue of " + std::to_string(queued_bytes()) + " bytes, and no byte taken for " +
+            "nothing taken of a full queue of " + std::to_string(event_bytes_) + " bytes for " +
                 seconds(settings_.stall_timeout),
             now);
   } else if (now >= keepalive_deadline()) {

@@ -49,7 +49,7 @@ std::optional<SessionEvent> Session::next(Instant now) {
           state_ == State::up && content_from_ && reader_.position() >= *content_from_;
       auto frame = reader_.next(content_allowed);
       if (!frame) break;
-      on_frame(std::move(*frame));
+      on_frame(std::move(*frame), now);
     } catch (const ProtocolError& error) {
       goodbye(error.code(), error.what(), now);
     }
@@ -60,9 +60,9 @@ std::optional<SessionEvent> Session::next(Instant now) {
   return event;
 }
 
-void Session::on_frame(Frame frame) {
+void Session::on_frame(Frame frame, Instant now) {
   if (frame.kind() == FrameKind::control) {
-    on_control(frame);
+    on_control(frame, now);
     return;
   }
   const Row* row = table_.find(frame.wire_id());
@@ -142,7 +142,7 @@ void Session::on_response(const Row& row, Frame frame) {
 
 // --- control messages ---
 
-void Session::on_control(const Frame& frame) {
+void Session::on_control(const Frame& frame, Instant now) {
   const control::Message message = control::decode(frame.message());
   if (const auto* goodbye = std::get_if<control::Goodbye>(&message)) {
     end(goodbye->code, goodbye->text, true);
@@ -159,18 +159,19 @@ void Session::on_control(const Frame& frame) {
   if (theirs_ != Half::active && !early) refuse("a control message before the first subscriptions that must follow it");
   struct Visitor {
     Session& session;
+    const Instant now;
     void operator()(const control::Hello& said) { session.on_hello(said); }
     void operator()(const control::Declare& said) { session.on_declare(said); }
     void operator()(const control::Subscriptions& said) { session.on_subscriptions(said); }
     void operator()(const control::SubscriptionsAck& said) { session.on_ack(said); }
-    void operator()(const control::Credit& said) { session.on_credit(said); }
+    void operator()(const control::Credit& said) { session.on_credit(said, now); }
     void operator()(const control::Failed& said) { session.on_failed(said); }
     void operator()(const control::Ping&) { session.pong_owed_ = true; }
     void operator()(const control::Pong&) {}
     void operator()(const control::Dropped&) {}
     void operator()(const control::Goodbye&) {}
   };
-  std::visit(Visitor{*this}, message);
+  std::visit(Visitor{*this, now}, message);
 }
 
 void Session::on_hello(const control::Hello& hello) {
@@ -256,7 +257,8 @@ void Session::on_ack(const control::SubscriptionsAck& ack) {
   pending_.emplace_back(SubscriptionsApplied{ack.sequence});
 }
 
-void Session::on_credit(const control::Credit& credit) {
+void Session::on_credit(const control::Credit& credit, Instant now) {
+  if (credit.events > 0) last_taken_ = now;
   event_window_.refill(credit.events);
   request_window_.refill(credit.requests);
 }

@@ -10,8 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <kj/function.h>
-
+#include "lahja_capn/callback.h"
 #include "lahja_capn/messages.h"
 #include "lahja_capn/names.h"
 #include "lahja_capn/session.h"
@@ -61,6 +60,9 @@ class Reply {
         correlation_(std::exchange(other.correlation_, 0)) {}
   Reply& operator=(Reply&&) = delete;
   ~Reply();
+
+  // The request's number on its connection.
+  std::uint64_t correlation() const { return correlation_; }
 
   // `fill` gets Answer::Builder.
   template <typename Answer, typename Fill>
@@ -122,9 +124,11 @@ class Endpoint {
   // Ends run() from any thread or handler.
   void stop();
   // Runs `work` on the endpoint's thread, from any thread.
-  void post(kj::Function<void()> work);
+  void post(Callback<void()> work);
   // Sends what is queued (2 s at most), says goodbye to all peers and waits for them to close (2 s at most).
   void close();
+  // The same without waiting: poll() goes on until peers() is empty.
+  void begin_close();
 
   // --- types ---
   // A type is told to peers when it is first used; or at once, if it should stand in the hello.
@@ -143,7 +147,10 @@ class Endpoint {
       handler(view.root<T>(), origin);
     });
   }
-  Subscription subscribe(const EventType& type, kj::Function<void(MessageView&, const Origin&)> handler);
+  Subscription subscribe(const EventType& type, Callback<void(MessageView&, const Origin&)> handler);
+
+  // Events of every type that this endpoint knows.
+  Subscription subscribe_all(Callback<void(const EventType&, MessageView&, const Origin&)> handler);
 
   // `fill` gets T::Builder. Returns how many peers it was queued for. While a peer's queue is full it waits: reading
   // and writing go on, handlers do not run.
@@ -188,7 +195,7 @@ class Endpoint {
     });
   }
   Subscription serve_requests(const EventType& type,
-                              kj::Function<void(MessageView&, const Origin&, Reply&)> handler);
+                              Callback<void(MessageView&, const Origin&, Reply&)> handler);
 
   // Sends the request to every peer that answers it (or to `peer` alone); the first answer wins. `done` gets an
   // Outcome<Answer>&&, later. Throws LocalError if nobody answers the type.
@@ -201,7 +208,7 @@ class Endpoint {
                    peer);
   }
   std::uint64_t request(const EventType& type, const EventType& answer, capnp::MessageBuilder& message,
-                        std::chrono::milliseconds timeout, kj::Function<void(RawOutcome&&)> done,
+                        std::chrono::milliseconds timeout, Callback<void(RawOutcome&&)> done,
                         const std::string& peer = "");
   // Forgets the request: its `done` is not called.
   void forget_request(std::uint64_t id);

@@ -45,7 +45,7 @@ struct Settings {
   std::chrono::milliseconds handshake_timeout{10000};
   // From a goodbye until the socket is closed whatever the peer does.
   std::chrono::milliseconds linger{2000};
-  // How long a peer with a full queue may take no byte.
+  // How long a peer may take nothing of what waits for it while somebody waits for room in its queue.
   std::chrono::milliseconds stall_timeout{5000};
   // How long a peer has to answer when another one claims its name.
   std::chrono::milliseconds probe_timeout{1000};
@@ -150,7 +150,10 @@ class GrantedWindow {
   // Throws ProtocolError if there is no credit.
   void arrived(std::size_t bytes, const char* kind);
   void give_back(std::size_t bytes) { returned_ += bytes; }
-  bool due() const { return size_ != unlimited && returned_ > 0 && returned_ >= size_ - size_ / 2; }
+  // Half of the window has come back; or the sender may be waiting for what has.
+  bool due() const {
+    return size_ != unlimited && returned_ > 0 && (returned_ >= size_ - size_ / 2 || !window_.is_open());
+  }
   std::uint64_t take_due();
 
  private:
@@ -212,7 +215,7 @@ class Session {
   std::optional<SessionEvent> next(Instant now);
 
   // --- what its owner decides ---
-  void accept(Instant now);
+  void accept();
   void goodbye(GoodbyeCode code, const std::string& text, Instant now);
   void ping() { ping_owed_ = true; }
 
@@ -229,6 +232,8 @@ class Session {
 
   // --- content out ---
   bool has_room() const { return event_bytes_ < settings_.queue_bytes; }
+  // Somebody waits for room: from now on the peer must take something now and then.
+  void room_wanted(Instant now);
   Queued send_event(const EventType& type, const SharedFrame& frame);
   // Returns the request's number; nothing if the queue is full or the frame over the peer's limit.
   std::optional<std::uint64_t> send_request(const SharedFrame& frame);
@@ -247,7 +252,7 @@ class Session {
   std::size_t queued_bytes() const { return event_bytes_ + request_bytes_ + answer_bytes_ + out_.size(); }
 
   // --- bytes out ---
-  std::size_t collect(kj::ArrayPtr<kj::ArrayPtr<const kj::byte>> into, Instant now);
+  std::size_t collect(kj::ArrayPtr<kj::ArrayPtr<const kj::byte>> into);
   void sent(std::size_t bytes, Instant now);
   // Everything up to our goodbye was sent: end our direction of the stream.
   bool output_ended() const { return state_ == State::closing && out_.size() == 0; }
@@ -275,13 +280,13 @@ class Session {
   };
 
   // session_receive.cpp
-  void on_frame(Frame frame);
-  void on_control(const Frame& frame);
+  void on_frame(Frame frame, Instant now);
+  void on_control(const Frame& frame, Instant now);
   void on_hello(const control::Hello& hello);
   void on_declare(const control::Declare& declare);
   void on_subscriptions(const control::Subscriptions& subscriptions);
   void on_ack(const control::SubscriptionsAck& ack);
-  void on_credit(const control::Credit& credit);
+  void on_credit(const control::Credit& credit, Instant now);
   void on_failed(const control::Failed& failed);
   void on_event(const Row& row, Frame frame);
   void on_request(const Row& row, Frame frame);
@@ -294,8 +299,7 @@ class Session {
   void refuse_request(std::uint64_t correlation, std::size_t size, FailedCode code, const std::string& text);
   void purge_events();
   bool still_wanted(std::uint64_t type_id);
-  void fill(Instant now);
-  void push(const SharedFrame& frame, std::uint64_t correlation, Instant now);
+  void fill();
   void end(std::optional<GoodbyeCode> code, const std::string& text, bool by_peer);
   Instant keepalive_deadline() const;
   Instant stall_deadline() const;
@@ -339,6 +343,8 @@ class Session {
   bool pong_owed_ = false;
   std::uint64_t ack_owed_ = 0;
   OutBuffer out_;
+  // Where in the stream the last event ends that was pushed.
+  std::uint64_t events_end_ = 0;
   // Where in the stream our first subscriptions end; set when they are pushed.
   std::uint64_t subscriptions_end_ = 0;
   const void* first_subscriptions_ = nullptr;
@@ -358,7 +364,9 @@ class Session {
   Instant handshake_deadline_;
   Instant linger_deadline_{};
   Instant last_received_;
-  Instant last_written_;
+  // When the peer last took something of what waits for it: bytes of events, or events whose credit came back.
+  Instant last_taken_;
+  bool room_wanted_ = false;
   unsigned asked_ = 0;
   Instant asked_at_;
 };
