@@ -239,7 +239,14 @@ class AskingBus(Routes):
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Fail at once what waits for an answer from a peer that has gone (lahja L3: it waited for ever)."""
         pending, connection.pending = connection.pending, {}
-        connection.open_requests.clear()
+        opened, connection.open_requests = connection.open_requests, {}
+        if opened:
+            # Those that no handler has begun are not carried out: nobody is there to be answered.
+            gone = frozenset(opened.values())
+            for event_type, inboxes in self.subscriptions.items():
+                if event_type.is_request:
+                    for inbox in inboxes:
+                        inbox.drop_requests(gone)
         for number, request in pending.items():
             request.responder_gone((connection.serial, number), reason)
         self.peers_changed()

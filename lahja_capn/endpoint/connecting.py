@@ -122,16 +122,19 @@ class ConnectingEndpoint(LivingEndpoint):
     # --- connections ----------------------------------------------------------------------------------
 
     def _start_connection(self, channel: Channel, expected: str | None) -> Connection:
+        withheld = 0 if expected is None else self._peers.left(expected)
         session = Session(
             self._local,
             self._table,
             connector=expected is not None,
             now=time.monotonic(),
+            withheld=withheld,
             expected_peer=expected,
         )
         connection = Connection(
             self._runtime, self, self._bus, channel, session, self._peers.next_serial(), expected is not None
         )
+        connection.withheld = withheld
         self._peers.add(connection, expected)
         self._spawn(self._run_connection, connection)
         return connection
@@ -302,7 +305,7 @@ class ConnectingEndpoint(LivingEndpoint):
 
     def _accept(self, connection: Connection) -> None:
         connection.session.policy = self._peer_policies.get(connection.name, self._peer_policy)
-        connection.accept(self._bus.type_ids(), self._bus.version)
+        connection.accept(self._bus.type_ids(), self._bus.version, self._peers.left(connection.name))
 
     def on_up(self, connection: Connection) -> None:
         self._bus.peers_changed()
@@ -338,5 +341,9 @@ class ConnectingEndpoint(LivingEndpoint):
             logger.debug(
                 "%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text
             )
+        self._peers.count_left(connection)
         self._peers.hang_up(connection)
         self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")
+
+    def on_taken_late(self, connection: Connection, size: int) -> None:
+        self._peers.taken_late(connection, size)

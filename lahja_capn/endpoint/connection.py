@@ -73,6 +73,8 @@ class Owner(Protocol):
 
     def on_closed(self, connection: Connection, closed: Closed) -> None: ...
 
+    def on_taken_late(self, connection: Connection, size: int) -> None: ...
+
     def on_deadline(self, deadline: float) -> None: ...
 
 
@@ -116,6 +118,7 @@ class Connection:
         "pending",
         "serial",
         "session",
+        "withheld",
     )
 
     def __init__(
@@ -140,6 +143,8 @@ class Connection:
         # Requests that wait for an answer from here, and requests from here that wait for ours, by number.
         self.pending: dict[int, PendingRequest] = {}
         self.open_requests: dict[int, OpenRequest] = {}
+        # Event credit that the peer does not get yet, because what its former connections sent still lies here.
+        self.withheld = 0
         # The endpoint's subscription version that this peer has confirmed; -1 before its first confirmation.
         self.applied_version = -1
         self._runtime = runtime
@@ -454,8 +459,16 @@ class Connection:
 
     def return_event_credit(self, size: int) -> None:
         """A received event of ``size`` bytes has been taken: the peer may send as much again."""
-        if self.session.return_event_credit(size):
+        if self.closed is not None:
+            self._owner.on_taken_late(self, size)
+        elif self.session.return_event_credit(size):
             self.wake_writer()
+
+    def give_withheld(self, left: int) -> None:
+        """Only ``left`` bytes of the peer's former connections still lie here: withhold no more credit than that."""
+        if self.withheld > left:
+            size, self.withheld = self.withheld - left, left
+            self.return_event_credit(size)
 
     def fail_request(self, number: int, code: str, type_name: str, text: str) -> None:
         """Answer the peer's request with ``failed``: nobody here can answer it any more."""
@@ -486,14 +499,19 @@ class Connection:
         self._pending_add = set()
         self._pending_remove = set()
 
-    def accept(self, subscriptions: set[int], version: int) -> None:
-        """Answer the peer's hello: the endpoint has nothing against it."""
+    def accept(self, subscriptions: set[int], version: int, left: int) -> None:
+        """Answer the peer's hello: the endpoint has nothing against it.
+
+        ``left`` bytes of events of the peer's former connections lie here: they count against its new window.
+        """
         self.accepted = True
         # The first subscriptions have the sequence 1, and the session asks for their acknowledgement.
         self._sequence_versions[1] = version
         self._pending_add = set()
         self._pending_remove = set()
-        self.session.accept(subscriptions, False)
+        if not self.dialed:
+            self.withheld = left
+        self.session.accept(subscriptions, False, left)
         self.wake_writer()
 
     async def room(self, too_slow_s: float) -> None:

@@ -7,7 +7,7 @@ counted, and the event's credit goes back at once, so that a drop never starves 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from ..binding import BaseEvent, EventType
@@ -153,15 +153,28 @@ class Inbox:
         if item.request is not None:
             item.request.dropped()
 
+    def drop_requests(self, gone: Container[OpenRequest]) -> None:
+        """Drop what waits of these requests, whose asker has gone; counted."""
+        kept = [item for item in self._queue if item.request is None or item.request not in gone]
+        if len(kept) < len(self._queue):
+            self._dropped += len(self._queue) - len(kept)
+            self._queue.clear()
+            self._queue.extend(kept)
+            self._wake_if_room()
+
+    def _wake_if_room(self) -> None:
+        if self._room_waiters and len(self._queue) < self._limit:
+            waiters, self._room_waiters = self._room_waiters, []
+            for waiter in waiters:
+                waiter.wake(None)
+
     def _take(self) -> Item:
         item = self._queue.popleft()
         if item.grant is not None:
             item.grant.taken()
         self._delivered += 1
-        if self._room_waiters and len(self._queue) < self._limit:
-            waiters, self._room_waiters = self._room_waiters, []
-            for waiter in waiters:
-                waiter.wake(None)
+        if self._room_waiters:
+            self._wake_if_room()
         return item
 
     @property

@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..session import Closed, LocalEndpoint
 from ..session.local import PROTOCOL_VERSION
-from ..wire.limits import Limits
+from ..wire.limits import UNLIMITED, Limits
 from .changes import Changes
 from .connection import Connection
 from .needs import Runtime
@@ -51,6 +51,9 @@ class Peers:
         self.up: dict[str, Connection] = {}
         # Connections we opened whose peer has not said hello yet, by the name we expect.
         self._dialing: dict[str, Connection] = {}
+        # Bytes of events from connections that have ended which still wait in our subscriptions, by peer. A peer that
+        # connects again and again would else get a new window each time, while a slow subscription holds the old ones.
+        self._left: dict[str, int] = {}
         self.connections_changed = Changes(runtime)
         self.subscriptions_changed = Changes(runtime)
         self._serial = 0
@@ -78,8 +81,33 @@ class Peers:
     def is_connected_to(self, name: str) -> bool:
         return name in self.up
 
+    def left(self, name: str) -> int:
+        """Bytes of events of this peer's former connections that still wait here, at most its window."""
+        return min(self._left.get(name, 0), self._limits.event_credit_bytes)
+
+    def count_left(self, connection: Connection) -> None:
+        """``connection`` has ended: the events that were not taken yet are still delivered."""
+        window = self._limits.event_credit_bytes
+        if connection.accepted and window != UNLIMITED:
+            held = window - connection.withheld - connection.session.granted_event_credit
+            if held > 0:
+                self._left[connection.name] = self._left.get(connection.name, 0) + held
+
+    def taken_late(self, connection: Connection, size: int) -> None:
+        """An event of ``connection``, which has ended, was taken."""
+        name = connection.name
+        left = self._left.get(name, 0) - size
+        if left > 0:
+            self._left[name] = left
+        else:
+            self._left.pop(name, None)
+        heir = self.up.get(name)
+        if heir is not None:
+            heir.give_withheld(self.left(name))
+
     def came_up(self, connection: Connection) -> None:
         self.up[connection.name] = connection
+        connection.give_withheld(self.left(connection.name))
         logger.debug("%s: connected to %s", self._local.name, connection.name)
         self._both_changed()
 

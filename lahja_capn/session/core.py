@@ -30,6 +30,8 @@ class SessionCore:
         table: the endpoint's id table, shared by its sessions.
         connector: True on the side that opened the connection: it says hello first.
         now: the time at which the connection was made; the handshake deadline counts from here.
+        withheld: so much less than ``limits.event_credit_bytes`` is granted at first; ``return_event_credit`` gives
+            it later. On the side that was connected to ``accept`` says it.
         expected_peer: the name that the peer must have; None on the side that was connected to.
         find_event_type: looks up what is bound to a type id here.
     """
@@ -91,6 +93,7 @@ class SessionCore:
         *,
         connector: bool,
         now: float,
+        withheld: int = 0,
         expected_peer: str | None = None,
         find_event_type: Callable[[int], EventType | None] = find_bound_type,
     ) -> None:
@@ -163,7 +166,7 @@ class SessionCore:
         self._drop_notice_at = now
         self._credit_look_at = INFINITY
         if connector:
-            self._say_hello()
+            self._say_hello(withheld)
 
     @property
     def state(self) -> State:
@@ -195,11 +198,12 @@ class SessionCore:
         self._ours = advance(self._ours, message.message)
         self._outbox.put_control(encode_control_frame(message))
 
-    def _say_hello(self) -> None:
+    def _say_hello(self, withheld: int) -> None:
         """Queue our hello, with as much of our table as fits, and open the windows that it names."""
+        self._event_window.reduce(withheld)
         rows, self._declared = take_rows(self._table.rows, 0)
         self._ours = advance(self._ours, Message.HELLO)
-        self._hello = encode_control_frame(make_hello(self._local, rows))
+        self._hello = encode_control_frame(make_hello(self._local, rows, self._event_window.window))
         self._due = True
         self._event_window.open()
         self._request_window.open()

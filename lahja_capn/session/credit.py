@@ -56,6 +56,11 @@ class ReceiveWindow:
         self.balance = 0
         self.pending = 0
 
+    def reduce(self, by: int) -> None:
+        """Before it is opened: grant so much less, at least nothing."""
+        if self.window != UNLIMITED:
+            self.window = max(0, self.window - by)
+
     def open(self) -> None:
         """Our hello, which names the window, is queued."""
         self.charge(self.window)

@@ -48,7 +48,7 @@ def take_rows(rows: Sequence[TableRow], start: int) -> tuple[tuple[TableRow, ...
     return tuple(taken), end
 
 
-def make_hello(local: LocalEndpoint, rows: tuple[TableRow, ...]) -> Hello:
+def make_hello(local: LocalEndpoint, rows: tuple[TableRow, ...], event_credit: int) -> Hello:
     return Hello(
         protocol_version=PROTOCOL_VERSION,
         name=local.name,
@@ -57,7 +57,7 @@ def make_hello(local: LocalEndpoint, rows: tuple[TableRow, ...]) -> Hello:
         version=cut(local.version, NAME_TEXT_BYTES),
         frame_limit=local.limits.frame_bytes,
         keepalive_ms=round(local.keepalive_s * 1000),
-        event_credit=local.limits.event_credit_bytes,
+        event_credit=event_credit,
         request_credit=local.limits.request_credit_bytes,
         features=local.features,
         rows=rows,

@@ -185,8 +185,10 @@ class Session(ReceivingSession):
 
     # --- decisions of the endpoint --------------------------------------------------------------------
 
-    def accept(self, subscriptions: Iterable[int] = (), all: bool = False) -> None:
+    def accept(self, subscriptions: Iterable[int] = (), all: bool = False, withheld: int = 0) -> None:
         """Answer the peer's hello, on either side: declare our table and say what we subscribe to (type ids).
+
+        ``withheld`` as in the constructor, where the connector has said it already.
 
         This first subscriptions message has sequence 1 and asks for its acknowledgement. Does nothing if the
         peer has gone meanwhile.
@@ -203,7 +205,7 @@ class Session(ReceivingSession):
         wanted = tuple(dict.fromkeys(subscriptions))
         self._tabulate(wanted)
         if self._ours is Half.OPENING:
-            self._say_hello()
+            self._say_hello(withheld)
         self._subscribed.update(wanted)
         self._subscribed_all = all
         self._round += 1
@@ -338,6 +340,11 @@ class Session(ReceivingSession):
         if self._request_window.give_back(size) and self._state is State.UP:
             self._credit_due = self._due = True
         return self._credit_due
+
+    @property
+    def granted_event_credit(self) -> int:
+        """What the peer may still send of events, and what it is owed: of the window the part that is not in use."""
+        return self._event_window.balance + self._event_window.pending
 
     def close(self, code: str, text: str, now: float) -> None:
         """Say goodbye with a ``GoodbyeCode``. What is queued is dropped and counted; ``Closed`` follows."""

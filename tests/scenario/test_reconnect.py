@@ -1,0 +1,137 @@
+"""A peer that comes back: what its former connections sent is still handled, and does not add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lahja_capn import Limits, RemoteDisconnected
+from tests.conftest import Runtime
+from tests.scenario.events import Count, Question, Reply
+from tests.scenario.support import Collector, at, eventually, raw_peer, scenario, turns
+
+# Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
+COUNT_BYTES = 40
+WINDOW = 10 * COUNT_BYTES
+
+
+@pytest.mark.parametrize("who", ["connects", "serves"])
+@scenario
+async def test_events_of_former_connections_count_against_the_new_window(
+    runtime: Runtime, short_tmp_path: Path, who: str
+) -> None:
+    """A slow subscription held another window with each connection: 600 MB after two hundred."""
+    ours, theirs = at(short_tmp_path, "slow"), at(short_tmp_path, "publisher")
+    # What does not leave at the end of a connection is dropped at once.
+    hurried = Limits(close_timeout_s=0.02, too_slow_s=60)
+    async with runtime.endpoint_class.serve(ours, limits=Limits(event_credit_bytes=WINDOW)) as slow:
+        stream = slow.stream(Count)
+        number = 0
+        for _ in range(8):
+            async with runtime.endpoint_class.serve(theirs, limits=hurried) as publisher:
+                if who == "connects":
+                    await publisher.connect_to_endpoints(ours)
+                else:
+                    await slow.connect_to_endpoints(theirs)
+                for _ in range(4):
+                    publisher.broadcast_nowait(Count(number=number))
+                    number += 1
+                await turns()
+            await eventually(lambda: not slow.is_connected_to("publisher"))
+            # One frame may go over.
+            assert stream.counters().queued * COUNT_BYTES <= WINDOW + COUNT_BYTES
+        waiting = stream.counters().queued
+        assert waiting * COUNT_BYTES >= WINDOW - COUNT_BYTES
+
+        # All that arrived is delivered; as it is taken, the peer may send again, at last a whole window.
+        async with runtime.endpoint_class.serve(theirs, limits=Limits(too_slow_s=60)) as publisher:
+            if who == "connects":
+                await publisher.connect_to_endpoints(ours)
+            else:
+                await slow.connect_to_endpoints(theirs)
+            connection = slow._peers.up["publisher"]
+            assert connection.withheld == WINDOW
+            await publisher.broadcast(Count(number=1000))
+            await turns()
+            assert publisher.get_peer_counters()["slow"].sent == 0
+            got = [(await anext(stream)).number for _ in range(waiting)]
+            assert got == sorted(got)
+            assert (await anext(stream)).number == 1000
+            assert connection.withheld == 0
+            assert slow._peers._left == {}
+            for number in range(20):
+                await publisher.broadcast(Count(number=number))
+            await eventually(lambda: stream.counters().queued >= 10)
+            assert [(await anext(stream)).number for _ in range(20)] == list(range(20))
+            sent = publisher.get_peer_counters()["slow"].sent
+            assert sent == 21
+        await stream.aclose()
+
+
+@scenario
+async def test_peer_that_has_taken_everything_gets_a_whole_window_again(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config, limits=Limits(event_credit_bytes=WINDOW)) as server:
+        got = Collector()
+        server.subscribe(Count, got)
+        for _ in range(3):
+            async with runtime.endpoint_class("client").run() as client:
+                await client.connect_to_endpoints(config)
+                for number in range(25):
+                    await client.broadcast(Count(number=number))
+        assert await got.until(75) == [*range(25)] * 3
+        assert server._peers._left == {}
+
+
+@pytest.mark.parametrize("how", ["handler", "stream"])
+@scenario
+async def test_requests_that_wait_when_their_asker_goes_are_dropped_and_counted(
+    runtime: Runtime, short_tmp_path: Path, how: str
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config) as server:
+        begun = []
+        go_on = anyio.Event()
+
+        async def answer(question: Question) -> None:
+            begun.append(question.number)
+            await go_on.wait()
+            await server.respond(question, Reply(number=question.number))
+
+        if how == "handler":
+            counters = server.subscribe(Question, answer).counters
+            at_work = 100
+        else:
+            counters = server.stream(Question).counters
+            at_work = 0
+        async with raw_peer(server) as asker, runtime.endpoint_class("other").run() as other:
+            await other.connect_to_endpoints(config)
+            await asker.read(lambda: asker.session.remote_subscriptions)
+            for number in range(150):
+                question = Question(number=number)
+                asker.session.send_request(question._event_type, question._event_type.encode(question))
+            await asker.write()
+            await eventually(lambda: counters().queued == 150 - at_work and len(begun) == at_work)
+            async with anyio.create_task_group() as tasks:
+
+                async def ask() -> None:
+                    if how == "handler":
+                        assert (await other.request(Question(number=7))).number == 7
+                    else:
+                        with pytest.raises(RemoteDisconnected):
+                            await other.request(Question(number=7))
+
+                tasks.start_soon(ask)
+                await eventually(lambda: counters().queued == 151 - at_work)
+                asker.close()
+                # That of the other asker still waits.
+                await eventually(lambda: counters().queued == 1)
+                assert counters().dropped == 150 - at_work
+                go_on.set()
+                if how == "stream":
+                    server._peers.up["other"].say_goodbye("shutdown", "")
+            await eventually(lambda: counters().queued == 0)
