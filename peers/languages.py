@@ -1,7 +1,8 @@
 """The languages that have a peer here: what each one needs, whether that is there, and building it.
 
-``python peers/languages.py build`` makes every program that can be made (``make peers``), and with ``--all`` it fails
-if one cannot. ``missing`` says in a line each which languages have no program, and how to get it.
+``python peers/languages.py build`` makes every program whose tools are here (``make peers``) and fails if one cannot be
+made; with ``--all`` also if tools are missing. ``missing`` says in a line each which languages have no program that
+runs here, and how to get it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Need:
     what: str
     is_there: Callable[[], bool]
     get: str
+    # Its programs call it, too.
+    to_run: bool = False
+
+
+def _lacking(needs: Iterable[Need]) -> list[str]:
+    return [f"{need.what} ({need.get})" for need in needs if not need.is_there()]
 
 
 _MAKE = Need("make", _command("make"), "Debian: apt-get install make")
@@ -69,14 +76,15 @@ class Language:
 
     def missing(self) -> list[str]:
         """What the build needs and this machine lacks, each with the way to get it."""
-        return [f"{need.what} ({need.get})" for need in self.needs if not need.is_there()]
+        return _lacking(self.needs)
 
     def trouble(self, program: Path | None = None) -> str:
         """Why a program, by default the conformance program, cannot be run, and the way out; "" if it can."""
-        if os.access(program or self.program, os.X_OK):
-            return ""
-        if missing := self.missing():
+        is_built = os.access(program or self.program, os.X_OK)
+        if missing := _lacking([need for need in self.needs if need.to_run or not is_built]):
             return f"missing: {'; '.join(missing)}"
+        if is_built:
+            return ""
         return f"not built: make -C peers/{self.key} build"
 
 
@@ -107,7 +115,7 @@ FOREIGN = (
         "TypeScript",
         (
             _MAKE,
-            Need("node", _command("node"), "version 20 or later: https://nodejs.org"),
+            Need("node", _command("node"), "version 20 or later: https://nodejs.org", to_run=True),
             Need("npm", _command("npm"), "comes with node: https://nodejs.org"),
             _CAPNP,
         ),
@@ -154,13 +162,15 @@ def main() -> int:
     if unknown := {*options.languages} - {language.key for language in FOREIGN}:
         parser.error(f"there is no peers/{unknown.pop()}: {', '.join(one.key for one in FOREIGN)}")
     troubles = {}
+    bad = False
     for language in FOREIGN:
         if not options.languages or language.key in options.languages:
             if trouble := build(language) if options.action == "build" else language.trouble():
                 troubles[language.title] = trouble
+                bad = bad or options.all or (options.action == "build" and not language.missing())
     for title, trouble in troubles.items():
         print(f"{title} is left out, {trouble}", file=sys.stderr)
-    return 1 if troubles and options.all else 0
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

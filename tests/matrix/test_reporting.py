@@ -38,6 +38,18 @@ def test_a_missing_language_is_skipped_and_where_all_are_required_it_fails() -> 
         test_matrix.test_language_takes_part(LACKING, required=True)
 
 
+def test_a_program_that_is_built_runs_only_with_what_it_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(languages, "PEERS", tmp_path)
+    (tmp_path / "cobol" / "bin").mkdir(parents=True)
+    LACKING.program.write_text("")
+    LACKING.program.chmod(0o755)
+    assert LACKING.trouble() == ""
+    interpreted = Language("cobol", "COBOL", (Need("cobrun", lambda: False, "nowhere", to_run=True),))
+    assert interpreted.trouble() == "missing: cobrun (nowhere)"
+
+
 def test_building_without_the_tool_says_what_is_missing_and_calls_nothing() -> None:
     assert languages.build(LACKING) == LACKING.trouble()
 
