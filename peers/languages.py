@@ -108,7 +108,7 @@ FOREIGN = (
             ),
         ),
     ),
-    Language("rust", "Rust", (_MAKE, Need("cargo", _command("cargo"), "https://rustup.rs"), _CAPNP)),
+    Language("rust", "Rust", (_MAKE, Need("cargo", _command("cargo"), "https://rustup.rs"))),
     Language("go", "Go", (_MAKE, Need("go", _command("go"), "https://go.dev/dl"))),
     Language(
         "typescript",
