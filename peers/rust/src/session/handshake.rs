@@ -36,7 +36,7 @@ impl Session {
             features: Vec::new(),
             types: self.next_rows(registry),
         };
-        self.outbox.push_control(Control::Hello(Box::new(hello)).encode(), None);
+        self.outbox.push_control(Control::Hello(Box::new(hello)).encode());
         self.ours = Direction::Introduced;
     }
 
@@ -63,7 +63,7 @@ impl Session {
         }
         while self.declared < registry.declared_count() {
             let rows = self.next_rows(registry);
-            self.outbox.push_control(Control::Declare(rows).encode(), None);
+            self.outbox.push_control(Control::Declare(rows).encode());
         }
     }
 
@@ -77,7 +77,7 @@ impl Session {
         self.our_sequence = 1;
         let ack_wanted = all || !types.is_empty();
         let first = Subscriptions { sequence: 1, add: types, remove: Vec::new(), all, ack_wanted };
-        self.outbox.push_control(Control::Subscriptions(first).encode(), None);
+        self.outbox.push_control(Control::Subscriptions(first).encode());
         self.ours = Direction::Active;
         if !ack_wanted {
             self.acknowledged = 1;

@@ -298,7 +298,7 @@ impl Session {
         }
         self.counters.not_sent += self.outbox.clear();
         let goodbye = Control::Goodbye { code: fault.code, text: fault.text.clone() };
-        self.outbox.push_control(goodbye.encode(), None);
+        self.outbox.push_control(goodbye.encode());
         self.ours = Direction::Ended;
         self.phase = Phase::Closing { deadline: now + self.local.limits.close_timeout };
         self.end(Ending { code: Some(fault.code), text: fault.text, by_peer: false });

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::content::Content;
 use crate::credit::Lease;
-use crate::wire::limits::HEADER_BYTES;
 use crate::wire::{FrameKind, Header};
 
 /// Frames are written together up to about so many bytes: one system call for many small ones.
@@ -55,11 +54,18 @@ pub(crate) struct Item {
     pub number: u64,
 }
 
+/// The answer to a peer's request.
+pub(crate) enum Answer {
+    Response(Item),
+    /// The frame, and what is given back when it is sent.
+    Failed(Vec<u8>, Option<Lease>),
+}
+
 #[derive(Default)]
 pub(crate) struct Outbox {
-    /// With what is given back when the frame is sent.
-    control: VecDeque<(Vec<u8>, Option<Lease>)>,
-    pub responses: VecDeque<Item>,
+    control: VecDeque<Vec<u8>>,
+    /// One queue, so that answers leave in the order in which they were given.
+    answers: VecDeque<Answer>,
     requests: VecDeque<Item>,
     events: VecDeque<Item>,
     /// So that an unsubscription of a type without queued events costs nothing.
@@ -69,7 +75,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.responses.is_empty() && self.requests.is_empty() && self.events.is_empty()
+        self.control.is_empty() && self.answers.is_empty() && self.requests.is_empty() && self.events.is_empty()
     }
 
     /// Bytes of requests and events: what their senders wait for.
@@ -85,13 +91,20 @@ impl Outbox {
         !self.requests.is_empty()
     }
 
-    pub fn push_control(&mut self, frame: Vec<u8>, lease: Option<Lease>) {
-        debug_assert!(frame.len() >= HEADER_BYTES);
-        self.control.push_back((frame, lease));
+    pub fn push_control(&mut self, frame: Vec<u8>) {
+        self.control.push_back(frame);
     }
 
-    pub fn pop_control(&mut self) -> Option<(Vec<u8>, Option<Lease>)> {
+    pub fn pop_control(&mut self) -> Option<Vec<u8>> {
         self.control.pop_front()
+    }
+
+    pub fn push_answer(&mut self, answer: Answer) {
+        self.answers.push_back(answer);
+    }
+
+    pub fn pop_answer(&mut self) -> Option<Answer> {
+        self.answers.pop_front()
     }
 
     pub fn push_request(&mut self, item: Item) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{Answer, Direction, Happening, Session};
+use super::{outbox, Answer, Direction, Happening, Session};
 use crate::control::{Control, Subscriptions};
 use crate::credit::Lease;
 use crate::error::{Ending, FailedCode, Failure, Fault, GoodbyeCode};
@@ -229,7 +229,7 @@ impl Session {
     fn refuse_request(&mut self, number: u64, code: FailedCode, text: String, lease: Lease) {
         let failure = Failure { code, type_name: String::new(), text };
         let frame = Control::Failed { correlation: number, failure }.encode();
-        self.outbox.push_control(frame, Some(lease));
+        self.outbox.push_answer(outbox::Answer::Failed(frame, Some(lease)));
     }
 
     /// The owner has no handler for a request that was shown to it.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::outbox::{Batch, Item};
+use super::outbox::{Answer, Batch, Item};
 use super::{Direction, Phase, Session};
 use crate::content::Content;
 use crate::control::{Control, Subscriptions};
@@ -96,7 +96,7 @@ impl Session {
             let type_name = "FrameTooLarge".to_owned();
             self.push_failed(number, Failure { code: FailedCode::HandlerRaised, type_name, text });
         } else if let Some(wire_id) = registry.wire_id(content.type_id()) {
-            self.outbox.responses.push_back(Item { content: content.clone(), wire_id, number });
+            self.outbox.push_answer(Answer::Response(Item { content: content.clone(), wire_id, number }));
         }
     }
 
@@ -108,7 +108,8 @@ impl Session {
     }
 
     fn push_failed(&mut self, number: u64, failure: Failure) {
-        self.outbox.push_control(Control::Failed { correlation: number, failure }.encode(), None);
+        let frame = Control::Failed { correlation: number, failure }.encode();
+        self.outbox.push_answer(Answer::Failed(frame, None));
     }
 
     /// Tells the peer of changed subscriptions; the sequence that its acknowledgement will name.
@@ -120,7 +121,7 @@ impl Session {
         self.our_sequence += 1;
         let sequence = self.our_sequence;
         let message = Subscriptions { sequence, add, remove, all, ack_wanted: true };
-        self.outbox.push_control(Control::Subscriptions(message).encode(), None);
+        self.outbox.push_control(Control::Subscriptions(message).encode());
         Some(sequence)
     }
 
@@ -131,7 +132,7 @@ impl Session {
 
     pub fn ping(&mut self) {
         if self.is_open() && matches!(self.ours, Direction::Introduced | Direction::Active) {
-            self.outbox.push_control(Control::Ping.encode(), None);
+            self.outbox.push_control(Control::Ping.encode());
         }
     }
 
@@ -165,7 +166,7 @@ impl Session {
         if self.is_closed() {
             return false;
         }
-        if let Some((frame, _lease)) = self.outbox.pop_control() {
+        if let Some(frame) = self.outbox.pop_control() {
             batch.bytes.extend_from_slice(&frame);
             return true;
         }
@@ -193,9 +194,16 @@ impl Session {
         if !self.is_up() {
             return false;
         }
-        if let Some(item) = self.outbox.responses.pop_front() {
-            batch.push_content(FrameKind::Response, &item);
-            return true;
+        match self.outbox.pop_answer() {
+            Some(Answer::Response(item)) => {
+                batch.push_content(FrameKind::Response, &item);
+                return true;
+            }
+            Some(Answer::Failed(frame, _lease)) => {
+                batch.bytes.extend_from_slice(&frame);
+                return true;
+            }
+            None => {}
         }
         if self.outbox.has_requests() && self.requests_out.is_open() {
             if let Some(item) = self.outbox.pop_request() {

@@ -38,7 +38,7 @@ impl Header {
                 MIN_FRAME_BYTES - 4
             )));
         }
-        Ok(data_length.checked_add(4).unwrap_or(u32::MAX))
+        Ok(data_length.saturating_add(4))
     }
 
     /// Reads a header and compares every value in it (rules 1 and 3).
