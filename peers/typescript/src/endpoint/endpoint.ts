@@ -56,6 +56,8 @@ export class Endpoint {
   readonly #all = new Set<Subscription>();
   readonly #services = new Map<bigint, Handler>();
   readonly #servers = new Set<net.Server>();
+  /** Attempts that lost to a connection that crossed them: told of each name that comes up, and null at the end. */
+  readonly #survivors = new Map<Link, (cameUp: string | null) => void>();
   #stopped = false;
 
   constructor(options: EndpointOptions) {
@@ -181,6 +183,7 @@ export class Endpoint {
       up: () => {
         this.#change({ is: "up", peer: link.name });
         link.settle(null);
+        for (const told of [...this.#survivors.values()]) told(link.name);
       },
       peerSubscriptions: (added, removed) => {
         for (const typeId of removed) this.#change({ is: "unsubscribed", peer: link.name, typeId });
@@ -224,10 +227,30 @@ export class Endpoint {
     else this.#change({ is: "refused", code, byPeer, text });
     const who = link.name || link.expected || "a peer";
     const error = new ConnectionClosed(code, byPeer, `${byPeer ? who : this.name} ended the connection: ${code} ${text}`);
-    // The other of two connections that crossed is the one to wait for.
-    const other = this.#held.get(link.expected ?? "");
-    if (code === "duplicate" && other !== undefined && other !== link) other.up.then(() => link.settle(null), () => link.settle(error));
-    else link.settle(error);
+    if (code === "duplicate" && link.expected !== null && link.expected !== this.name && !this.#stopped) {
+      this.#awaitSurvivor(link, error);
+    } else {
+      link.settle(error);
+    }
+  }
+
+  /** Of two connections that crossed the other one survives: it is up, or will be. */
+  #awaitSurvivor(link: Link, error: ConnectionClosed): void {
+    const name = link.expected!;
+    if (this.peers.includes(name)) {
+      link.settle(null);
+      return;
+    }
+    const timer = setTimeout(() => {
+      this.#survivors.delete(link);
+      link.settle(error);
+    }, this.#options.handshakeMs);
+    this.#survivors.set(link, (cameUp) => {
+      if (cameUp !== name && cameUp !== null) return;
+      clearTimeout(timer);
+      this.#survivors.delete(link);
+      link.settle(cameUp === null ? error : null);
+    });
   }
 
   /** Names of the peers whose connection is up. */
@@ -267,6 +290,7 @@ export class Endpoint {
         await connection.closed;
       }),
     );
+    for (const told of [...this.#survivors.values()]) told(null);
     for (const subscription of this.#everySubscription()) subscription.close();
   }
 
