@@ -168,6 +168,9 @@ class Consumer:
             known = bound.BY_ID.get(int(row["typeId"]))
             if known is not None and row["wireId"]:
                 self._names[row["wireId"]] = known.name
+        bounds = {"goodbye": {"text": 1024}, "failed": {"typeName": 1024, "text": 16384}}
+        for field, bound_ in bounds.get(variant, {}).items():
+            assert len(content[field].encode()) <= bound_, f"{variant}.{field} is longer than {bound_} bytes"
         if variant == "subscriptions":
             self.last_sequence = int(content["sequence"])
         self.frames.append({"sent": variant, **content})

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import peer, writing
 from .peer import Script, control, subscriptions, talk
-from .plans import conformance, newer, older
+from .plans import conformance, newer, older, wire
 from .set_messages import broken, evolving
 from .set_values import everything_values
 from .store import Store
@@ -107,6 +107,16 @@ def _values(store: Store) -> None:
     script.expect(event={"type": "Blob", "value": {"id": 1, "data": {"repeat": "00", "times": size}}})
     talk(store, "frame-of-the-limit", "a frame of exactly frameLimit bytes passes", script.ends())
 
+    script = Script(subscribe=["Blob"], frame_limit=1024).come_up(
+        "Everything", "Evolving", "Blob", implementation="v" * 1024
+    )
+    wide = [unknown_row(61, typeId=str(UNKNOWN_ID + 1), layout=[7] * 2000)]
+    script.send(control(declare={"types": wide}), note="a control frame of over 8,000 bytes")
+    fits = {"id": 1, "data": "ab" * (1024 - 24 - 8 - 16)}
+    script.send(peer.event("Blob", fits)).sees("Blob", fits)
+    note = "frameLimit 1,024: control frames may be larger, and an event of 1,024 bytes passes"
+    talk(store, "frame-of-the-least-limit", note, script.ends())
+
 
 def _segments(store: Store) -> None:
     full = everything_values()["full"][1]
@@ -115,6 +125,8 @@ def _segments(store: Store) -> None:
         script.send(peer.event("Everything", full, place=place)).sees("Everything", full)
     empty = (*message(conformance.Count, {"number": "9"}), *[b""] * 511)
     script.send(frame(peer.WIRE_IDS["Count"], 0, 0, empty)).sees("Count", {"number": "9"})
+    ping = (*message(wire.Control, {"ping": None}), *[b""] * 511)
+    script.send(frame(0, 0, 0, ping), note="a ping of 512 segments").sent("pong")
     talk(store, "segments", "events of several segments, up to 512, of which some are empty", script.ends())
 
 
