@@ -250,8 +250,10 @@ void Consumer::act(const Json& step) {
     for (const auto& type : step["types"]) subscriptions_.erase(type.get<std::string>());
   } else if (action == "hold") {
     endpoint_->pause_events();
+    endpoint_->pause_requests();
   } else if (action == "resume") {
     endpoint_->resume_events();
+    endpoint_->resume_requests();
   } else if (action == "stop") {
     endpoint_->begin_close();
   } else {

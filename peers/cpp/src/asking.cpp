@@ -50,7 +50,7 @@ void Core::complete(std::uint64_t id, RawOutcome outcome) {
   auto done = std::move(found->second.done);
   forget_request(id);
   if (outcome.answer && (in_handler_ || !deliveries_.empty())) outcome.answer->compact();
-  deliver(false, [done = std::move(done), outcome = std::move(outcome)]() mutable { done(std::move(outcome)); });
+  deliver(What::other, [done = std::move(done), outcome = std::move(outcome)]() mutable { done(std::move(outcome)); });
 }
 
 std::uint64_t Core::take_asked(std::uint64_t connection, std::uint64_t correlation) {

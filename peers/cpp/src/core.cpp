@@ -86,6 +86,10 @@ bool Core::acknowledged(std::uint64_t subscription) const {
                    [=](const auto& handler) { return handler->id == subscription; })) {
     return false;
   }
+  return all_acknowledged();
+}
+
+bool Core::all_acknowledged() const {
   if (subscriptions_changed_) return connections_.empty();
   return std::all_of(connections_.begin(), connections_.end(), [](const auto& connection) {
     const auto& session = connection->session;
@@ -141,7 +145,7 @@ std::size_t Core::broadcast(const EventType& type, capnp::MessageBuilder& messag
 // --- what arrived ---
 
 void Core::came_up(const ConnectionPtr& connection) {
-  deliver(false, [this, connection] {
+  deliver(What::other, [this, connection] {
     if (on_up) on_up(connection->session.peer().name);
   });
   subscriptions_changed(connection);
@@ -150,7 +154,7 @@ void Core::came_up(const ConnectionPtr& connection) {
 void Core::subscriptions_changed(const ConnectionPtr& connection) {
   // One look is enough, however often the peer changes its mind before it.
   if (std::exchange(connection->subscriptions_changed, true)) return;
-  deliver(false, [this, connection] {
+  deliver(What::other, [this, connection] {
     connection->subscriptions_changed = false;
     const auto now = connection->session.peer_types();
     const auto before = std::exchange(connection->told_types, now);
@@ -167,7 +171,7 @@ void Core::subscriptions_changed(const ConnectionPtr& connection) {
 
 void Core::ended(const ConnectionPtr& connection, const Ended& why) {
   connection_lost(*connection);
-  deliver(false, [this, connection, why] {
+  deliver(What::other, [this, connection, why] {
     if (why.was_up) {
       if (on_down) on_down(connection->session.peer().name, why);
     } else if (on_refused) {
@@ -177,12 +181,12 @@ void Core::ended(const ConnectionPtr& connection, const Ended& why) {
 }
 
 void Core::event_arrived(const ConnectionPtr& connection, EventArrived arrived) {
-  if (!paused_ && !in_handler_ && deliveries_.empty()) {
+  if (!events_paused_ && !in_handler_ && deliveries_.empty()) {
     take_event(*connection, arrived);
     return;
   }
   arrived.frame.compact();
-  deliver(true, [this, connection, arrived = std::move(arrived)] { take_event(*connection, arrived); });
+  deliver(What::event, [this, connection, arrived = std::move(arrived)] { take_event(*connection, arrived); });
 }
 
 void Core::take_event(Connection& connection, const EventArrived& arrived) {
@@ -205,8 +209,8 @@ void Core::take_event(Connection& connection, const EventArrived& arrived) {
 }
 
 void Core::request_arrived(const ConnectionPtr& connection, RequestArrived arrived) {
-  if (in_handler_ || !deliveries_.empty()) arrived.frame.compact();
-  deliver(false, [this, connection, arrived = std::move(arrived)] {
+  if (requests_paused_ || in_handler_ || !deliveries_.empty()) arrived.frame.compact();
+  deliver(What::request, [this, connection, arrived = std::move(arrived)] {
     connection->session.request_taken(arrived.frame.size());
     const std::uint64_t number = arrived.frame.correlation();
     const auto found = std::find_if(handlers_.begin(), handlers_.end(), [&](const auto& handler) {
@@ -256,13 +260,17 @@ void Core::answer_request(Connection& connection, Handler& handler, const Frame&
 
 // --- deliveries ---
 
-void Core::deliver(bool is_event, Callback<void()> run) {
-  if (is_event && paused_) {
-    held_events_.push_back({true, std::move(run)});
+bool Core::paused(What what) const {
+  return (what == What::event && events_paused_) || (what == What::request && requests_paused_);
+}
+
+void Core::deliver(What what, Callback<void()> run) {
+  if (paused(what)) {
+    held_.push_back({what, std::move(run)});
   } else if (in_handler_ || !deliveries_.empty()) {
-    deliveries_.push_back({is_event, std::move(run)});
+    deliveries_.push_back({what, std::move(run)});
   } else {
-    guarded([&] { run(); });
+    guarded(run);
   }
 }
 
@@ -272,20 +280,29 @@ void Core::drain_deliveries() {
   for (std::size_t count = deliveries_.size(); count > 0 && !deliveries_.empty(); --count) {
     Delivery next = std::move(deliveries_.front());
     deliveries_.pop_front();
-    if (next.is_event && paused_) {
-      held_events_.push_back(std::move(next));
+    if (paused(next.what)) {
+      held_.push_back(std::move(next));
     } else {
-      guarded([&] { next.run(); });
+      guarded(next.run);
     }
   }
 }
 
 void Core::resume_events() {
-  paused_ = false;
-  // They are older than what waits already.
-  while (!held_events_.empty()) {
-    deliveries_.push_front(std::move(held_events_.back()));
-    held_events_.pop_back();
+  events_paused_ = false;
+  resume();
+}
+
+void Core::resume_requests() {
+  requests_paused_ = false;
+  resume();
+}
+
+void Core::resume() {
+  // What was held is older than what waits already. What is still paused will be held again.
+  while (!held_.empty()) {
+    deliveries_.push_front(std::move(held_.back()));
+    held_.pop_back();
   }
   wake_for_output();
 }

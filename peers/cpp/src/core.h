@@ -85,12 +85,15 @@ class Core : public std::enable_shared_from_this<Core> {
                                Callback<void(MessageView&, const Origin&, Reply&)> handler);
   void cancel(std::uint64_t subscription);
   bool acknowledged(std::uint64_t subscription) const;
+  bool all_acknowledged() const;
   void declare(const EventType& type) { catalog_.declare(type); }
   bool anyone_wants(const EventType& type);
   std::optional<std::size_t> try_broadcast(const EventType& type, capnp::MessageBuilder& message);
   std::size_t broadcast(const EventType& type, capnp::MessageBuilder& message);
-  void pause_events() { paused_ = true; }
+  void pause_events() { events_paused_ = true; }
+  void pause_requests() { requests_paused_ = true; }
   void resume_events();
+  void resume_requests();
   void answer(std::uint64_t connection, std::uint64_t correlation, const EventType& type,
               capnp::MessageBuilder& message);
   void fail(std::uint64_t connection, std::uint64_t correlation, FailedCode code, const std::string& type_name,
@@ -139,8 +142,9 @@ class Core : public std::enable_shared_from_this<Core> {
     std::vector<Failure> failures;
     bool all_lost = true;
   };
+  enum class What { event, request, other };
   struct Delivery {
-    bool is_event;
+    What what;
     Callback<void()> run;
   };
 
@@ -178,8 +182,10 @@ class Core : public std::enable_shared_from_this<Core> {
   void take_event(Connection& connection, const EventArrived& arrived);
   void request_arrived(const ConnectionPtr& connection, RequestArrived arrived);
   void answer_request(Connection& connection, Handler& handler, const Frame& frame);
-  void deliver(bool is_event, Callback<void()> run);
+  void deliver(What what, Callback<void()> run);
   void drain_deliveries();
+  bool paused(What what) const;
+  void resume();
   // Runs what the user wrote: no exception passes.
   template <typename Run>
   void guarded(Run&& run) {
@@ -226,8 +232,9 @@ class Core : public std::enable_shared_from_this<Core> {
   std::uint64_t last_asked_ = 0;
 
   std::deque<Delivery> deliveries_;
-  std::deque<Delivery> held_events_;
-  bool paused_ = false;
+  std::deque<Delivery> held_;
+  bool events_paused_ = false;
+  bool requests_paused_ = false;
   // A handler runs: nothing may be delivered below it.
   bool in_handler_ = false;
   unsigned depth_ = 0;

@@ -154,6 +154,8 @@ bool Endpoint::try_broadcast(const EventType& type, capnp::MessageBuilder& messa
 }
 void Endpoint::pause_events() { core_->pause_events(); }
 void Endpoint::resume_events() { core_->resume_events(); }
+void Endpoint::pause_requests() { core_->pause_requests(); }
+void Endpoint::resume_requests() { core_->resume_requests(); }
 
 std::uint64_t Endpoint::request(const EventType& type, const EventType& answer, capnp::MessageBuilder& message,
                                 std::chrono::milliseconds timeout, Callback<void(RawOutcome&&)> done,
@@ -161,6 +163,7 @@ std::uint64_t Endpoint::request(const EventType& type, const EventType& answer, 
   return core_->request(type, answer, message, timeout, std::move(done), peer);
 }
 void Endpoint::forget_request(std::uint64_t id) { core_->forget_request(id); }
+bool Endpoint::all_acknowledged() const { return core_->all_acknowledged(); }
 Counters Endpoint::counters() const { return core_->counters(); }
 
 }  // namespace lahja_capn

@@ -176,6 +176,9 @@ class Endpoint {
   // Events that arrive wait, and their credit with them, while requests and answers go on.
   void pause_events();
   void resume_events();
+  // The same for requests that are to be answered here.
+  void pause_requests();
+  void resume_requests();
 
   // --- requests ---
   // Answers requests: `handler(Ask::Reader, Answer::Builder)`, or, to answer later or with a failure,
@@ -229,6 +232,9 @@ class Endpoint {
     });
     return future;
   }
+
+  // Every connected peer obeys all subscriptions as they are now, and their ends.
+  bool all_acknowledged() const;
 
   Counters counters() const;
 
