@@ -19,9 +19,9 @@ from lahja_capn.session import (
 from lahja_capn.wire import FrameKind, Limits, encode_frame, frame_size
 from lahja_capn.wire.limits import UNLIMITED
 
-from . import bound
-from .plans import plan_of, wire
-from .reading import KINDS, decode_frames, show_control
+from . import bound, peer
+from .plans import conformance, plan_of, wire
+from .reading import KINDS, decode_frames, same, show_control
 
 _INSTANCE = "c0c1c2c3c4c5c6c7c8c9cacbcccdcecf"
 
@@ -166,6 +166,12 @@ class Consumer:
         self._advance(variant)
         for row in content.get("types", ()):
             known = bound.BY_ID.get(int(row["typeId"]))
+            if known is not None:
+                right = peer.row(getattr(conformance, known.name))
+                same(
+                    {key: row[key] for key in ("kind", "layout")},
+                    {key: right[key] for key in ("kind", "layout")},
+                )
             if known is not None and row["wireId"]:
                 self._names[row["wireId"]] = known.name
         bounds = {"goodbye": {"text": 1024}, "failed": {"typeName": 1024, "text": 16384}}
