@@ -9,6 +9,7 @@ of the loop has queued; what it finds leaves in one send.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -42,8 +43,16 @@ FLUSH_BYTES = 64 * 1024
 # Reads of one turn before other tasks get theirs; a read takes up to a whole receive buffer.
 READS_PER_TURN = 16
 
+# A turn of reading ends after the read with which it has taken so long, and the next read takes no more than was
+# handled in this time. Several peers that flood us would else keep the loop for seconds between them.
+TURN_S = 0.005
+# But no less than this: some hundred small events.
+MIN_READ_BYTES = 16 * 1024
+
 # Buffers from this size on are sent from where they lie; smaller ones are joined (design.md, figures).
 JOIN_BELOW_BYTES = 64 * 1024
+
+INFINITY = float("inf")
 
 
 class Traffic(Protocol):
@@ -100,6 +109,7 @@ class Connection:
         "_pending_add",
         "_pending_remove",
         "_pending_version",
+        "_read_limit",
         "_room_waiters",
         "_runtime",
         "_scope",
@@ -157,6 +167,8 @@ class Connection:
         # in it, or that events with credit wait behind: of a large frame that is all there is to see for long.
         self._events_before = 0
         self._event_parts = 0
+        # Bytes that the next read takes at most.
+        self._read_limit = sys.maxsize
         self._blocked = False
         self._flushing = False
         self._flush_wanted = False
@@ -196,7 +208,7 @@ class Connection:
             await self._runtime.call_when_readable(self._channel.fileno(), self._on_readable)
 
     def _on_readable(self) -> bool:
-        self.read()
+        self.read(TURN_S)
         if self.session.is_closed:
             self.stop()
             return False
@@ -226,8 +238,11 @@ class Connection:
 
     # --- in -------------------------------------------------------------------------------------------
 
-    def read(self) -> None:
-        """Hand everything that has arrived to the session, and on to the endpoint."""
+    def read(self, turn_s: float = INFINITY) -> None:
+        """Hand what has arrived to the session, and on to the endpoint: for about ``turn_s``, and READS_PER_TURN reads.
+
+        At least one, so a peer that has sent anything is never taken for silent.
+        """
         session = self.session
         receive_into = self._channel.receive_into
         control = False
@@ -235,6 +250,9 @@ class Connection:
             if session.is_closed or self._ended:
                 break
             buffer = session.receive_buffer()
+            if len(buffer) > self._read_limit:
+                whole, buffer = buffer, buffer[: self._read_limit]
+                whole.release()
             try:
                 count = receive_into(buffer)
             except BlockingIOError:
@@ -250,12 +268,21 @@ class Connection:
             full = count == len(buffer)
             # The view pins the session's buffer: release it before the session may move what lies there.
             buffer.release()
-            session.bytes_received(count, time.monotonic())
+            began = time.monotonic()
+            session.bytes_received(count, began)
             if self._dispatch():
                 control = True
             if self._heard_waiters:
                 self._heard_waiters = _wake_all(self._heard_waiters)
-            if not full:
+            if not full and count <= MIN_READ_BYTES:
+                break
+            spent = time.monotonic() - began
+            if spent > TURN_S:
+                self._read_limit = max(MIN_READ_BYTES, int(count * TURN_S / spent))
+            elif spent < TURN_S / 4 and self._read_limit < sys.maxsize:
+                self._read_limit *= 2
+            turn_s -= spent
+            if turn_s <= 0 or not full:
                 break
         if control:
             self._after_input()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,12 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lahja_capn.endpoint.connection import JOIN_BELOW_BYTES, READS_PER_TURN, Connection, _advance, _joined
+from lahja_capn.endpoint.connection import (
+    JOIN_BELOW_BYTES,
+    MIN_READ_BYTES,
+    READS_PER_TURN,
+    TURN_S,
+    Connection,
+    _advance,
+    _joined,
+)
 from lahja_capn.session import LocalEndpoint, Session, WireTable
 from lahja_capn.session.control import Goodbye, Ping, Subscriptions
-from lahja_capn.wire import Limits
+from lahja_capn.wire import UNLIMITED, Limits
 from tests.unit.endpoint.fake import FakeRuntime
-from tests.unit.session.pair import control, raw_hello
+from tests.unit.session.pair import ALPHA, control, raw_hello, registry
+from tests.unit.session.pair import content as content_frame
 
 LARGE = bytes(JOIN_BELOW_BYTES)
 
@@ -127,3 +137,73 @@ def test_peer_that_goes_on_writing_after_a_broken_pipe_is_left() -> None:
     assert connection.closed is not None
     assert connection.closed.text == "broken pipe"
     assert channel.reads <= READS_PER_TURN
+
+
+# --- turns of reading -----------------------------------------------------------------------------------
+
+
+class Flood:
+    """A channel on which there is always something to read: the same frame again and again."""
+
+    def __init__(self, frame: bytes) -> None:
+        self._frame = frame
+        self._data = frame * (2 * 1024 * 1024 // len(frame))
+        self._at = 0
+
+    def fileno(self) -> int:
+        return -1
+
+    def receive_into(self, buffer: memoryview) -> int:
+        count = len(buffer)
+        buffer[:] = self._data[self._at : self._at + count]
+        self._at = (self._at + count) % len(self._frame)
+        return count
+
+    def send(self, buffer: Any) -> int:
+        return len(buffer)
+
+    def send_many(self, buffers: Any) -> int:
+        return sum(map(len, buffers))
+
+    def close_write(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("event_s", [1e-6, 1e-5, 1e-4, 1e-3])
+def test_peer_that_floods_us_gets_a_turn_and_no_more(event_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("lahja_capn.endpoint.connection.time", Mock(monotonic=lambda: clock.now))
+    limits = Limits(event_credit_bytes=UNLIMITED, keepalive_s=0)
+    local = LocalEndpoint(name="us", instance=b"1234567812345678", limits=limits)
+    session = Session(local, WireTable(limits), connector=False, now=0.0, find_event_type=registry().get)
+    session.receive_bytes(control(raw_hello()) + control(Subscriptions(1, (), (), False, False)), 0.0)
+    session.accept([ALPHA.type_id])
+    session.take_events()
+    handled = 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        clock.now += event_s
+
+    traffic = Mock(on_arrived=handle)
+    frame = content_frame(1, segments=(bytes(1000),))
+    channel: Any = Flood(frame)
+    connection = Connection(FakeRuntime(), Mock(), traffic, channel, session, 1, False)  # type: ignore[arg-type]
+    connection._on_readable()  # how long an event takes it does not know yet
+    for _ in range(20):
+        before, began = handled, clock.now
+        connection._on_readable()
+        assert handled > before
+        # Its own time, and that of one more read.
+        assert clock.now - began <= max(2 * TURN_S + 2 * event_s, 2 * event_s * MIN_READ_BYTES / len(frame))
+    assert connection.closed is None
+
+    # Where it has become quick again, it reads as much as ever.
+    event_s = 0.0
+    for _ in range(20):
+        connection._on_readable()
+    before = handled
+    connection._on_readable()
+    assert (handled - before) * len(frame) > 4 * 1024 * 1024 - 1024
