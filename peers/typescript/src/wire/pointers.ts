@@ -60,17 +60,20 @@ export class Segments {
     this.bytes = buffers.reduce((sum, buffer) => sum + buffer.byteLength, 0);
   }
 
-  /** What the pointer at this place leads to; null for a null pointer. */
-  follow(segment: number, at: number): Target | null {
+  /**
+   * What the pointer at this place leads to; null for a null pointer. `pad` is told of the landing pad of a far
+   * pointer: its segment, and where and how long it is in bytes.
+   */
+  follow(segment: number, at: number, pad?: (segment: number, at: number, bytes: number) => void): Target | null {
     const view = this.views[segment]!;
     const low = view.getUint32(at, true);
     const high = view.getUint32(at + 4, true);
     if (low === 0 && high === 0) return null;
     if ((low & 3) !== 2) return this.#decode(low, high, segment, at + 8 + (low >> 2) * 8);
-    return this.#followFar(low, high);
+    return this.#followFar(low, high, pad);
   }
 
-  #followFar(low: number, segment: number): Target {
+  #followFar(low: number, segment: number, pad?: (segment: number, at: number, bytes: number) => void): Target {
     const view = this.views[segment];
     if (view === undefined) unreadable(`a far pointer leads to segment ${segment} of ${this.views.length}`);
     const at = (low >>> 3) * 8;
@@ -78,6 +81,7 @@ export class Segments {
     if (at + (double ? 16 : 8) > view.byteLength) {
       unreadable(`a far pointer leads to byte ${at} of a segment of ${view.byteLength}`);
     }
+    pad?.(segment, at, double ? 16 : 8);
     const padLow = view.getUint32(at, true);
     const padHigh = view.getUint32(at + 4, true);
     if (!double) {
