@@ -110,7 +110,7 @@ def test_the_page_shows_what_a_command_prints_and_writes(
     arguments = shlex.split(command)
     done = lahja_capn(*arguments, cwd=folder)
     assert done.stderr == ""
-    assert (done.returncode == 1) == ("incompatible" in done.stdout)
+    assert (done.returncode == 1) == ("incompatible" in done.stdout or "  ! " in done.stdout)
     if shown is None:
         assert done.stdout == printed
     elif "--output" in arguments:
@@ -125,7 +125,7 @@ def test_the_page_shows_what_a_command_prints_and_writes(
 def test_every_block_of_the_page_is_a_command_what_it_prints_or_a_file_that_it_reads() -> None:
     text = PAGE.read_text(encoding="utf-8")
     languages = re.findall(r"^```(\w+)$", text, re.M)
-    assert {"console", "json", "rust", "cpp", "go", "typescript", "capnp"} == set(languages)
+    assert {"console", "json", "rust", "cpp", "go", "typescript", "capnp", "text"} == set(languages)
     in_sessions = sum(1 + (shown is not None) for _, _, shown in sessions())
     # The files, and the annotations.
     assert len(languages) == in_sessions + len(parse(text).files) + 1

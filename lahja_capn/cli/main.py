@@ -9,6 +9,7 @@ import click
 import lahja_capn
 from lahja_capn.cli.annotatecommand import annotate_go
 from lahja_capn.cli.checkcommand import check
+from lahja_capn.cli.dumpcommand import dump
 from lahja_capn.cli.layoutcommand import layout
 from lahja_capn.cli.tablecommand import table
 from lahja_capn.errors import LahjaError
@@ -30,5 +31,5 @@ def main() -> None:
     """Tools around the event types of .capnp files, for programs in every language on the bus."""
 
 
-for command in (table, annotate_go, layout, check):
+for command in (table, annotate_go, layout, check, dump):
     main.add_command(command)
