@@ -157,6 +157,12 @@ func (e *Endpoint) dial(ctx context.Context, path string) (net.Conn, error) {
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
 	for {
+		e.mu.Lock()
+		closed := e.closed
+		e.mu.Unlock()
+		if closed {
+			return nil, ErrClosed
+		}
 		socket, err := dialer.DialContext(ctx, "unix", path)
 		if err == nil {
 			return socket, nil
