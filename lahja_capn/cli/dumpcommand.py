@@ -14,7 +14,7 @@ from lahja_capn.cli import options
 from lahja_capn.cli.hexdump import BadHex, read_hex
 from lahja_capn.cli.stream import KnownTypes, StreamReader
 from lahja_capn.cli.structs import all_structs, load_schema
-from lahja_capn.errors import BindError, LahjaError
+from lahja_capn.errors import BindError
 from lahja_capn.wire.limits import MAX_FRAME_BYTES, MIN_FRAME_LIMIT_BYTES
 
 
@@ -84,11 +84,5 @@ def _known_types(files: Sequence[str], import_path: Sequence[str]) -> KnownTypes
 
 def _shower(struct: Any) -> Callable[[Segments], str]:
     codec = StructCodec(struct)
-
-    def show(segments: Segments) -> str:
-        try:
-            return repr(codec.open(segments))
-        except LahjaError as error:
-            return f"<unreadable: {error}>"
-
-    return show
+    # What cannot be read says so in its repr.
+    return lambda segments: repr(codec.open(segments))

@@ -67,7 +67,14 @@ def test_what_the_usual_programs_print_is_read(command: list[str], tmp_path: Pat
 def test_what_is_no_hex_dump_is_refused_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(BadHex, match=complaint):
         read_hex(text)
-    (tmp_path / "dump").write_text(text)
+    (tmp_path / "dump").write_bytes(text.encode())
     done = run("dump", "--hex", tmp_path / "dump")
     assert (done.code, done.out) == (1, "")
     assert re.search(complaint, done.err)
+
+
+def test_a_binary_file_that_is_said_to_be_hexadecimal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dump").write_bytes(b"00 01\n\xff\xfe")
+    done = run("dump", "--hex", tmp_path / "dump")
+    assert (done.code, done.out) == (1, "")
+    assert "line 2: " in done.err
