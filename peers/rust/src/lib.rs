@@ -24,7 +24,7 @@ pub mod wire;
 pub mod wire_capnp;
 
 pub use content::{Content, Event, Reply};
-pub use endpoint::{Acknowledgement, Builder, Endpoint, Notices, Request, Requests, Serving, Subscription};
+pub use endpoint::{Acknowledgement, Builder, Endpoint, Handling, Notices, Request, Requests, Serving, Subscription};
 pub use error::{
     ConfigError, ConnectError, Ending, FailedCode, Failure, Fault, GoodbyeCode, ReadError, RequestError, SendError,
 };

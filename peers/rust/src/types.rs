@@ -18,7 +18,6 @@ pub trait EventStruct: Owned + 'static {
 impl<T> EventStruct for T
 where
     T: Owned + 'static,
-    for<'a> T: Owned,
     <T as Owned>::Reader<'static>: HasTypeId,
 {
     const TYPE_ID: u64 = <<T as Owned>::Reader<'static> as HasTypeId>::TYPE_ID;

@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lahja_capn::{type_id, Content, Endpoint, Limits, Notice, Request, RequestError, Serving, Subscription};
+use lahja_capn::{type_id, Content, Endpoint, Limits, Notice, Notices, Request, RequestError, Serving, Subscription};
 use serde_json::{json, Value};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -43,8 +43,7 @@ fn say(value: Value) {
 pub async fn run(options: Options) -> Result<(), Failed> {
     let (now, late) = crate::rows();
     let endpoint = Endpoint::builder(options.name).types(now).types_when_needed(late).limits(options.limits).build()?;
-    let (remote, is_up) = watch::channel(None);
-    tokio::spawn(tell_notices(endpoint.clone(), remote));
+    tokio::spawn(tell_notices(endpoint.notices()));
     let _serving: Option<Serving> = match options.place {
         Place::Serve(path) => {
             let serving = endpoint.serve(&path).await?;
@@ -61,24 +60,20 @@ pub async fn run(options: Options) -> Result<(), Failed> {
             None
         }
     };
-    let peer = Peer::new(endpoint, is_up)?;
+    let peer = Peer::new(endpoint)?;
     peer.obey().await
 }
 
-async fn tell_notices(endpoint: Endpoint, remote: watch::Sender<Option<String>>) {
-    let mut notices = endpoint.notices();
-    drop(endpoint);
+async fn tell_notices(mut notices: Notices) {
     let name = |id: u64| Type::with_id(id).map(|kind| kind.name);
     while let Some(notice) = notices.recv().await {
         match notice {
             Notice::Up { peer } => {
                 say(json!({"is": "up", "peer": peer}));
-                remote.send_replace(Some(peer));
             }
             Notice::Down { peer, ending } => {
                 let code = ending.code.map_or_else(String::new, |code| code.to_string());
                 say(json!({"is": "down", "peer": peer, "code": code, "by_peer": ending.by_peer}));
-                remote.send_if_modified(|remote| remote.take_if(|name| *name == peer).is_some());
                 eprintln!("{peer}: {ending}");
             }
             Notice::Refused { ending, .. } => {
@@ -113,18 +108,17 @@ struct Peer {
     counted: watch::Receiver<Counted>,
     held: watch::Sender<bool>,
     sender: mpsc::UnboundedSender<Send>,
-    _is_up: watch::Receiver<Option<String>>,
 }
 
 impl Peer {
-    fn new(endpoint: Endpoint, is_up: watch::Receiver<Option<String>>) -> Result<Peer, Failed> {
+    fn new(endpoint: Endpoint) -> Result<Peer, Failed> {
         let subscription = Arc::new(endpoint.subscribe(&[])?);
         let (held, is_held) = watch::channel(false);
         let (count, counted) = watch::channel(Counted { count: 0, last: 0, in_order: true });
         tokio::spawn(take_events(Arc::clone(&subscription), is_held, count));
         let (sender, sends) = mpsc::unbounded_channel();
         tokio::spawn(send_all(endpoint.clone(), sends));
-        Ok(Peer { endpoint, subscription, counted, held, sender, _is_up: is_up })
+        Ok(Peer { endpoint, subscription, counted, held, sender })
     }
 
     async fn obey(&self) -> Result<(), Failed> {
@@ -267,7 +261,7 @@ impl Peer {
             // Otherwise this task would keep the endpoint alive while it prints.
             drop(endpoint);
             let mut said = match reply {
-                Ok(reply) => match kind_answer(&reply.read()) {
+                Ok(reply) => match read_answer(&reply.read()) {
                     Ok((number, text)) => json!({"is": "answered", "number": number.to_string(), "text": text}),
                     Err(error) => json!({"is": "error", "text": error.to_string()}),
                 },
@@ -290,7 +284,7 @@ impl Peer {
 
 type AnswerReader = capnp::message::TypedReader<lahja_capn::wire::Frame, answer::Owned>;
 
-fn kind_answer(reader: &AnswerReader) -> capnp::Result<(u64, String)> {
+fn read_answer(reader: &AnswerReader) -> capnp::Result<(u64, String)> {
     let answer = reader.get()?;
     Ok((answer.get_number(), answer.get_text()?.to_string()?))
 }
@@ -391,9 +385,4 @@ fn number(command: &Value, key: &str) -> Result<u64, Failed> {
     let value = &command[key];
     let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
     number.ok_or_else(|| format!("{key} is {value}; wanted a number").into())
-}
-
-/// The lock of a list that several tasks write to.
-pub fn locked<T>(list: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
 }

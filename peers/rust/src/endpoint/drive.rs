@@ -138,7 +138,9 @@ async fn write_batch(
                         return Err(io::ErrorKind::WriteZero.into());
                     }
                     bytes = &bytes[count..];
-                    shared.hub().progress(id, now());
+                    if batch.has_content {
+                        shared.hub().progress(id, now());
+                    }
                 }
                 // What woke is looked at in the next turn, here or after the batch.
                 () = wake.notified() => {}

@@ -3,21 +3,24 @@
 mod build;
 mod connect;
 mod drive;
+mod handling;
 mod request;
 mod serve;
 mod subscription;
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, Notify};
 
 pub use build::Builder;
+pub use handling::Handling;
 pub use request::{Request, Requests};
 pub use serve::Serving;
 pub use subscription::{Acknowledgement, Subscription};
 
-use crate::content::{Content, Reply};
+use crate::content::{Content, Event, Reply};
 use crate::error::{Fault, GoodbyeCode, RequestError, SendError};
 use crate::hub::{Hub, LinkId, Notice};
 use crate::session::Counters;
@@ -203,7 +206,30 @@ impl Endpoint {
         content: &Content,
         timeout: Duration,
     ) -> Result<Reply<R>, RequestError> {
-        request::ask::<R>(self.shared(), content, timeout).await
+        request::ask::<R>(self.shared(), content, timeout, None).await
+    }
+
+    /// Asks this peer alone.
+    pub async fn request_to<R: EventStruct>(
+        &self,
+        peer: &str,
+        content: &Content,
+        timeout: Duration,
+    ) -> Result<Reply<R>, RequestError> {
+        request::ask::<R>(self.shared(), content, timeout, Some(peer)).await
+    }
+
+    /// Answers the requests of type `Q` with what the function returns, up to 100 at the same time. An error, or a panic, is
+    /// answered `failed`. Ends when the returned guard is dropped.
+    pub fn handle<Q, F, A, E>(&self, handler: F) -> Result<Handling, SendError>
+    where
+        Q: EventStruct,
+        F: Fn(Event) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Content, E>> + Send + 'static,
+        E: std::fmt::Display + Send + 'static,
+    {
+        let requests = self.requests(&[Q::TYPE_ID])?;
+        Ok(Handling::start(requests, handler))
     }
 
     /// Ends the connection to this peer, with goodbye `shutdown`, when what is queued to it is sent.

@@ -28,8 +28,9 @@ pub(super) async fn ask<R: EventStruct>(
     shared: &Shared,
     content: &Content,
     timeout: Duration,
+    target: Option<&str>,
 ) -> Result<Reply<R>, RequestError> {
-    let Asked { ask, reply, full } = shared.hub().ask(content, R::TYPE_ID)?;
+    let Asked { ask, reply, full } = shared.hub().ask(content, R::TYPE_ID, target)?;
     let _give_up = GiveUp { shared, ask };
     let answer = async {
         for id in full {

@@ -70,6 +70,12 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 
 async fn accept(shared: Arc<Shared>, listener: UnixListener) {
     loop {
+        let stopped = shared.stop.notified();
+        tokio::pin!(stopped);
+        stopped.as_mut().enable();
+        if shared.hub().stopped {
+            return;
+        }
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -80,7 +86,7 @@ async fn accept(shared: Arc<Shared>, listener: UnixListener) {
                     continue;
                 }
             },
-            () = shared.stop.notified() => return,
+            () = stopped => return,
         };
         let (reader, writer) = stream.into_split();
         if connect::start(&shared, Role::Acceptor, None, reader, writer).is_err() {

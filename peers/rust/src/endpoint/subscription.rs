@@ -39,14 +39,14 @@ impl Subscription {
         self.inbox.try_pop().map(|(event, _lease)| event)
     }
 
-    /// Subscribes to more types. Takes effect here at once; awaiting the result waits until the peers have applied it.
+    /// Subscribes to more types. Takes effect here at once; `wait` for the result waits until the peers have applied it.
     pub fn add(&self, types: &[u64]) -> Result<Acknowledgement, SendError> {
         self.shared.hub().subscribe(&self.inbox, types)?;
         Ok(self.acknowledged())
     }
 
-    /// Unsubscribes from types. Events of theirs that are here already are dropped; awaiting the result waits until the peers
-    /// have applied it.
+    /// Unsubscribes from types. Events of theirs that are here already are dropped; `wait` for the result waits until the
+    /// peers have applied it.
     pub fn remove(&self, types: &[u64]) -> Acknowledgement {
         self.shared.hub().unsubscribe(&self.inbox, types);
         drop(self.inbox.take_if(|(event, _)| types.contains(&event.type_id)));

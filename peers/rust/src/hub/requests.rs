@@ -37,8 +37,8 @@ pub(crate) struct Asked {
 }
 
 impl Hub {
-    /// Sends a request to every peer that takes it.
-    pub fn ask(&mut self, content: &Content, wanted: u64) -> Result<Asked, RequestError> {
+    /// Sends a request to every peer that takes it, or to one.
+    pub fn ask(&mut self, content: &Content, wanted: u64, target: Option<&str>) -> Result<Asked, RequestError> {
         if self.stopped {
             return Err(SendError::Stopped.into());
         }
@@ -51,6 +51,9 @@ impl Hub {
         let mut full = Vec::new();
         let mut too_large = None;
         for (&id, link) in &mut self.links {
+            if target.is_some_and(|target| *link.session.peer_name() != *target) {
+                continue;
+            }
             match link.session.send_request(content, ask, &self.registry) {
                 Ok(number) => {
                     waiting.push((id, number));

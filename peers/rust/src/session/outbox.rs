@@ -18,12 +18,15 @@ const LARGE_BYTES: usize = 16 << 10;
 pub(crate) struct Batch {
     pub bytes: Vec<u8>,
     pub tail: Option<Arc<[u8]>>,
+    /// There is more in it than control messages.
+    pub has_content: bool,
 }
 
 impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.tail = None;
+        self.has_content = false;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -35,6 +38,7 @@ impl Batch {
     }
 
     pub fn push_content(&mut self, kind: FrameKind, item: &Item) {
+        self.has_content = true;
         let size = item.content.frame_size() as u32;
         let header = Header { size, kind, wire_id: item.wire_id, correlation: item.number };
         self.bytes.extend_from_slice(&header.to_bytes());
@@ -57,7 +61,7 @@ pub(crate) struct Item {
 /// The answer to a peer's request.
 pub(crate) enum Answer {
     Response(Item),
-    /// The frame, and what is given back when it is sent.
+    /// The frame; and, if the session itself refused the request, what is given back when that is sent.
     Failed(Vec<u8>, Option<Lease>),
 }
 

@@ -78,7 +78,6 @@ impl Session {
     }
 
     pub fn respond(&mut self, number: u64, content: &Content, registry: &Registry) {
-        self.drop_request();
         if !self.is_open() {
             return;
         }
@@ -101,7 +100,6 @@ impl Session {
     }
 
     pub fn fail(&mut self, number: u64, failure: Failure) {
-        self.drop_request();
         if self.is_open() {
             self.push_failed(number, failure);
         }
@@ -195,11 +193,16 @@ impl Session {
             return false;
         }
         match self.outbox.pop_answer() {
+            // Open until it is sent: a peer that asks and does not read must not fill our memory with answers.
             Some(Answer::Response(item)) => {
+                self.drop_request();
                 batch.push_content(FrameKind::Response, &item);
                 return true;
             }
-            Some(Answer::Failed(frame, _lease)) => {
+            Some(Answer::Failed(frame, lease)) => {
+                if lease.is_none() {
+                    self.drop_request();
+                }
                 batch.bytes.extend_from_slice(&frame);
                 return true;
             }
