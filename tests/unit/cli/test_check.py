@@ -110,6 +110,12 @@ BODIES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("bodies")
+    return [write(folder / f"{at}.capnp", body) for at, body in enumerate(BODIES)]
+
+
 def events(path: Path) -> dict[int, EventType]:
     module = lahja_capn.load(path)
     found = [bound(getattr(module, name)) for name in "ABC" if hasattr(module, name)]
@@ -118,10 +124,10 @@ def events(path: Path) -> dict[int, EventType]:
 
 @pytest.mark.parametrize("old", range(len(BODIES)))
 @pytest.mark.parametrize("new", range(len(BODIES)))
-def test_the_outcome_is_the_verdict_that_two_endpoints_reach(old: int, new: int, tmp_path: Path) -> None:
-    done = check(tmp_path, BODIES[old], BODIES[new], "--allow-removed")
+def test_the_outcome_is_the_verdict_that_two_endpoints_reach(old: int, new: int, files: list[Path]) -> None:
+    done = run("check", files[old], files[new], "--allow-removed")
     outcomes = {line.split()[1]: line.split()[0] for line in done.out.splitlines() if line[0] != " "}
-    sides = [events(tmp_path / "old.capnp"), events(tmp_path / "new.capnp")]
+    sides = [events(files[old]), events(files[new])]
     peers = []
     for side in sides:
         table = WireTable()
