@@ -14,7 +14,7 @@ export interface BuiltMessage {
 export function buildMessage<T extends Struct>(type: StructCtor<T>, fill: (root: T) => void): BuiltMessage {
   const message = new Message();
   // capnp-es counts every access while building against the limit that guards reading, 64 MiB at 8 bytes each: a
-  // list of three million numbers could not be filled.
+  // list of nine million numbers could not be filled.
   message._capnp.traversalLimit = Number.POSITIVE_INFINITY;
   fill(message.initRoot(type));
   // byteLength counts what is allocated; capnp-es pads it to words.

@@ -2,7 +2,8 @@
 
 import type { Duplex } from "node:stream";
 import type { GoodbyeCode } from "../errors.js";
-import { Session, type Owner, type SessionSettings } from "../session/session.js";
+import type { Owner, SessionSettings } from "../session/owner.js";
+import { Session } from "../session/session.js";
 import type { OwnTable } from "../session/table.js";
 import type { EventType } from "../types.js";
 

@@ -8,7 +8,7 @@ import type { Struct } from "capnp-es";
 import { buildMessage } from "../capnp/build.js";
 import { ConnectionClosed, EndpointStopped, NoResponder, PeerError, UsageError } from "../errors.js";
 import { isName } from "../session/hello.js";
-import type { End, Incoming, Owner, SessionSettings } from "../session/session.js";
+import type { End, Incoming, Owner, SessionSettings } from "../session/owner.js";
 import { OwnTable } from "../session/table.js";
 import type { EventType } from "../types.js";
 import type { Hello } from "../wire/control.js";

@@ -3,7 +3,7 @@
 import type { Struct } from "capnp-es";
 import { buildMessage } from "../capnp/build.js";
 import { UnreadableError } from "../errors.js";
-import type { Incoming } from "../session/session.js";
+import type { Incoming } from "../session/owner.js";
 import type { OwnTable } from "../session/table.js";
 import type { EventType } from "../types.js";
 import { encodeFrame, RESPONSE } from "../wire/frame.js";

@@ -12,7 +12,7 @@ import {
   SHORT_TEXT_BYTES,
   UNLIMITED,
 } from "../wire/limits.js";
-import type { SessionSettings } from "./session.js";
+import type { SessionSettings } from "./owner.js";
 import type { PeerTable } from "./table.js";
 
 function refuse(text: string): never {
