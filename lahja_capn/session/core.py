@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from ..binding import BINDINGS, EventType
 from ..binding import find_event_type as find_bound_type
 from ..errors import LahjaError
-from ..wire import Buffer, FrameDecoder
+from ..wire import Buffer, FrameDecoder, frame_size
 from ..wire.limits import FAILED_TEXT_BYTES, GOODBYE_TEXT_BYTES, NAME_TEXT_BYTES
 from .control import ControlMessage, Failed, Goodbye
 from .counters import Counters
@@ -45,6 +45,7 @@ class SessionCore:
         "_declared",
         "_decoder",
         "_drop_notice_at",
+        "_drops_due",
         "_due",
         "_event_window",
         "_events",
@@ -164,6 +165,7 @@ class SessionCore:
         self._handshake_deadline = now + limits.handshake_timeout_s
         self._close_deadline = INFINITY
         self._drop_notice_at = now
+        self._drops_due = False
         self._credit_look_at = INFINITY
         if connector:
             self._say_hello(withheld)
@@ -211,7 +213,9 @@ class SessionCore:
     def _queue_failed(self, number: int, code: str, type_name: str, text: str) -> None:
         self._ours = advance(self._ours, Message.FAILED)
         message = Failed(number, code, cut(type_name, NAME_TEXT_BYTES), cut(text, FAILED_TEXT_BYTES))
-        self._outbox.put_answer(0, encode_control_frame(message), number)
+        buffers = encode_control_frame(message)
+        # It counts as queued, as a response does.
+        self._outbox.put_answer(frame_size(buffers), buffers, number)
         self.counters.failed_sent += 1
 
     # --- up -------------------------------------------------------------------------------------------
@@ -244,18 +248,22 @@ class SessionCore:
         self._goodbye = encode_control_frame(Goodbye(closed.code, cut(closed.text, GOODBYE_TEXT_BYTES)))
         self._due = True
         self._ours = advance(self._ours, Message.GOODBYE)
-        self._outbox.clear()
+        self._drop_queues()
         self._wanted.clear()
         self._state = State.CLOSING
         self._close_deadline = now + self._local.limits.close_timeout_s
         self._events.append(closed)
+
+    def _drop_queues(self) -> None:
+        self._outbox.clear()
+        self.counters.answers_unsent += self._incoming.forget_refusals()
 
     def _end(self, closed: Closed) -> None:
         """The peer has ended the connection, or it is lost: nothing is sent any more."""
         if self._state is State.CLOSED:
             return
         if self._state is not State.CLOSING:
-            self._outbox.clear()
+            self._drop_queues()
             self._wanted.clear()
             self._events.append(closed)
         self._goodbye = None

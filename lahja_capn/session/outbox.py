@@ -58,8 +58,8 @@ class Outbox:
     """The queues of one connection.
 
     There is room while ``queued_bytes`` is below the limit: the queue may exceed it by one frame, so that an
-    event larger than the limit still passes. ``queued_bytes`` counts events, requests and responses, not
-    control messages, which the protocol bounds by itself.
+    event larger than the limit still passes. ``queued_bytes`` counts events, requests, responses and
+    ``failed``, not the other control messages, which the protocol bounds by itself.
     """
 
     __slots__ = (
@@ -148,7 +148,7 @@ class Outbox:
         self._first.append((0, buffers, 0))
 
     def put_answer(self, size: int, buffers: Buffers, number: int) -> None:
-        """Queue the answer to the peer's request ``number``; ``size`` 0 for a ``failed``."""
+        """Queue the answer to the peer's request ``number``: a response or a ``failed``."""
         self._first.append((size, buffers, number))
         self.queued_bytes += size
 

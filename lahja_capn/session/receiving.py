@@ -189,9 +189,9 @@ class ReceivingSession(SessionCore):
             self._events.append(Arrived(_REQUEST, event_type, segments, size, number))
 
     def _refuse(self, number: int, size: int, code: str, text: str) -> None:
-        self._incoming.refuse(number, size)
+        self._incoming.refuse(number, size, code, text)
         self.counters.requests_refused += 1
-        self._queue_failed(number, code, "", text)
+        self._due = True
 
     def _response(self, route: Route, number: int, size: int, segments: Segments) -> None:
         outgoing = self._outgoing.open

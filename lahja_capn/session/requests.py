@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
+
 from ..errors import RemoteProtocolError
 
 
@@ -47,7 +50,7 @@ class IncomingRequests:
     cannot make our queue of refusals grow beyond its window.
     """
 
-    __slots__ = ("_last", "_limit", "_refused", "_unsent", "open")
+    __slots__ = ("_last", "_limit", "_refused", "_unsent", "open", "refusals")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -56,7 +59,10 @@ class IncomingRequests:
         self.open: set[int] = set()
         # Number -> frame size whose credit is held back.
         self._refused: dict[int, int] = {}
-        # Answers that are queued.
+        # Refused, and the answer is not made yet: number and frame size, in turns, by code and text of the answer.
+        # 16 bytes for each: there may be 131,072 of them, and `failed` frames would be forty times that.
+        self.refusals: dict[tuple[str, str], array[int]] = {}
+        # Answers that are queued, or will be.
         self._unsent = 0
 
     @property
@@ -71,9 +77,30 @@ class IncomingRequests:
             )
         self._last = number
 
-    def refuse(self, number: int, size: int) -> None:
-        self._refused[number] = size
+    def refuse(self, number: int, size: int, code: str, text: str) -> None:
+        """Answer ``number``, a request frame of ``size``, with ``failed`` when that can be sent."""
         self._unsent += 1
+        self.refusals.setdefault((code, text), array("Q")).extend((number, size))
+
+    def take_refusals(self, most: int) -> Iterator[tuple[int, str, str]]:
+        """Take up to ``most`` refusals, whose answers are now queued: number, code, text."""
+        while self.refusals and most > 0:
+            key = next(iter(self.refusals))
+            waiting = self.refusals[key]
+            taken = waiting[: 2 * most]
+            del waiting[: 2 * most]
+            if not waiting:
+                del self.refusals[key]
+            most -= len(taken) // 2
+            for number, size in zip(taken[::2], taken[1::2], strict=True):
+                self._refused[number] = size
+                yield number, *key
+
+    def forget_refusals(self) -> int:
+        """The connection ends: return how many requests get no answer."""
+        count = sum(map(len, self.refusals.values())) // 2
+        self.refusals.clear()
+        return count
 
     def answer(self, number: int) -> None:
         """The one answer to an open request is queued."""

@@ -53,6 +53,8 @@ _RESPONSE = int(FrameKind.RESPONSE)
 _IDS_PER_MESSAGE = 120_000
 # Types in one dropped message, for the same reason.
 _COUNTS_PER_MESSAGE = 60_000
+# Answers to refused requests that are made at a time: they lie here as frames until the socket takes them.
+_REFUSALS_AT_ONCE = 1_000
 
 
 class Session(ReceivingSession):
@@ -66,7 +68,7 @@ class Session(ReceivingSession):
         """Return when ``handle_time`` has something to do, or None if never."""
         if self._state is State.UP:
             deadline = self._keepalive.deadline
-            if self._outbox.drops:
+            if self._outbox.drops and not self._drops_due:
                 deadline = min(deadline, self._drop_notice_at)
             if self.sender_waits:
                 deadline = min(deadline, self._credit_look_at)
@@ -86,8 +88,9 @@ class Session(ReceivingSession):
                         RemoteProtocolError(self._keepalive.describe(now), code="keepaliveTimeout"), now
                     )
                     return
-            if self._outbox.drops and now >= self._drop_notice_at:
-                self._tell_drops()
+            if self._outbox.drops and not self._drops_due and now >= self._drop_notice_at:
+                # Made when it can be sent, with what is dropped until then: a peer that does not read finds one.
+                self._drops_due = self._due = True
                 self._drop_notice_at = now + DROP_NOTICE_S
             if self.sender_waits and now >= self._credit_look_at:
                 self._look_at_credit(now)
@@ -179,8 +182,14 @@ class Session(ReceivingSession):
         if self._credit_due:
             self._credit_due = False
             self._send(Credit(self._event_window.take_pending(), self._request_window.take_pending()))
+        if self._drops_due:
+            self._drops_due = False
+            self._tell_drops()
+        if self._incoming.refusals:
+            for number, code, text in self._incoming.take_refusals(_REFUSALS_AT_ONCE):
+                self._queue_failed(number, code, "", text)
         # An acknowledgement owed before our first subscriptions waits for them.
-        self._due = self._ack_due > 0
+        self._due = self._ack_due > 0 or bool(self._incoming.refusals)
         return head
 
     # --- decisions of the endpoint --------------------------------------------------------------------

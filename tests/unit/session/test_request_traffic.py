@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from lahja_capn.binding import EventType
@@ -232,6 +234,42 @@ def test_refusals_that_are_not_read_stop_at_the_request_window() -> None:
     sent = peer.sent()
     assert [type(m) for m in sent] == [Failed] * 10 + [Credit]
     assert sent[-1] == Credit(0, window)
+
+
+def test_refusals_that_are_not_read_cost_less_than_the_requests() -> None:
+    """4 MiB of requests of a type that nobody knows here cost 174 MB."""
+    many = 20_000
+    peer = RawPeer(limits=Limits(request_credit_bytes=many * SIZE)).up()
+    requests = [content(3, 1, n) for n in range(1, many + 1)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for start in range(0, many, 100):
+            peer.feed(*requests[start : start + 100])
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held < many * SIZE
+    sent = peer.sent()
+    assert sorted(m.correlation for m in sent if isinstance(m, Failed)) == list(range(1, many + 1))
+    assert sum(m.requests for m in sent if isinstance(m, Credit)) == many * SIZE
+
+
+def test_refusals_that_were_not_sent_are_counted_at_the_end() -> None:
+    peer = RawPeer().up()
+    peer.feed(*(content(3, 1, n) for n in range(1, 11)))
+    peer.session.connection_lost(peer.now, "gone")
+    assert peer.session.counters.answers_unsent == 10
+    assert peer.sent() == []
+
+
+def test_failed_answers_that_wait_count_as_queued() -> None:
+    peer = raw()
+    peer.feed(content(3, 1, 1))
+    assert peer.session.send_failed(1, "handlerRaised", "KeyError", "x" * 1000)
+    assert peer.session.queued_bytes > 1000
+    peer.sent()
+    assert peer.session.queued_bytes == 0
 
 
 # --- the peer's mistakes ------------------------------------------------------------------------------

@@ -67,5 +67,28 @@ def test_it_is_full_until_answers_have_left() -> None:
 
 def test_a_refused_requests_credit_comes_back_when_the_refusal_has_left() -> None:
     requests = IncomingRequests(2)
-    requests.refuse(1, 500)
+    requests.refuse(1, 500, "noHandler", "")
+    assert list(requests.take_refusals(1)) == [(1, "noHandler", "")]
     assert requests.sent(1) == 500
+
+
+def test_refusals_are_taken_some_at_a_time_each_once() -> None:
+    requests = IncomingRequests(100)
+    for number in range(1, 11):
+        requests.refuse(number, number, "noHandler" if number % 3 else "unknownType", "text")
+    taken = []
+    while some := list(requests.take_refusals(4)):
+        assert len(some) <= 4
+        taken += some
+    assert sorted(taken) == [
+        (number, "noHandler" if number % 3 else "unknownType", "text") for number in range(1, 11)
+    ]
+    assert [requests.sent(number) for number in range(1, 11)] == list(range(1, 11))
+
+
+def test_refusals_that_wait_fill_the_limit_of_open_requests() -> None:
+    requests = IncomingRequests(1)
+    requests.refuse(1, 40, "noHandler", "")
+    assert requests.is_full
+    assert requests.forget_refusals() == 1
+    assert list(requests.take_refusals(1)) == []

@@ -512,6 +512,18 @@ def test_drops_of_very_many_types_are_told_in_several_messages() -> None:
     assert [len(m.counts) for m in sent if isinstance(m, Dropped)] == [60_000, 1]
 
 
+def test_a_peer_that_does_not_read_finds_one_notice_of_all_that_was_dropped() -> None:
+    """There was one more in its queue for each second."""
+    peer = RawPeer().up()
+    for second in range(10):
+        peer.session._outbox.drop(ALPHA.type_id, 8)
+        peer.session.handle_time(peer.now + second)
+    assert peer.session.next_deadline() is None
+    assert peer.sent() == [Dropped(((ALPHA.type_id, 10),))]
+    peer.session._outbox.drop(ALPHA.type_id, 8)
+    assert peer.session.next_deadline() == peer.now + 1
+
+
 def test_counts_of_one_type_add_up() -> None:
     assert RawPeer().up().feed(Dropped(((5, 1), (5, 2)))) == [PeerDropped({5: 3})]
 
