@@ -35,7 +35,12 @@ impl Content {
     }
 
     /// Takes a message that was built elsewhere; its root must be the struct with this type id.
+    ///
+    /// # Panics
+    /// If the message has no root: nothing was built in it.
     pub fn from_message(type_id: u64, message: &Builder<HeapAllocator>) -> Content {
+        let is_empty = message.get_segments_for_output().first().is_none_or(|segment| segment.is_empty());
+        assert!(!is_empty, "a message of type id {type_id:#018x} was given that has no root");
         Content { type_id, message: serialize::write_message_to_words(message).into() }
     }
 

@@ -103,6 +103,7 @@ pub(crate) struct Registry {
     rows: HashMap<u64, Row>,
     /// What goes into hello and declare, one after the other. A struct may be here twice: first with wire id 0.
     declared: Vec<(u16, u64)>,
+    declared_ids: HashSet<u64>,
     wire_ids: HashMap<u64, u16>,
 }
 
@@ -154,13 +155,16 @@ impl Registry {
         if let Some(wire_id) = self.wire_id(type_id) {
             return Ok(wire_id);
         }
-        let row = self.event(type_id).ok_or(SendError::UnknownType { type_id })?;
+        let row = self.rows.get(&type_id).filter(|row| row.is_event).ok_or(SendError::UnknownType { type_id })?;
         let wire_id =
             u16::try_from(self.wire_ids.len() + 1).map_err(|_| SendError::TableFull { name: row.name.clone() })?;
         // Rows of what it reaches go first; a receiver can then judge the type when it gets its number.
-        let declared: HashSet<u64> = self.declared.iter().map(|&(_, id)| id).collect();
-        let reached = row.reaches.iter().filter(|id| self.rows.contains_key(id) && !declared.contains(id));
-        self.declared.extend(reached.map(|&id| (0, id)).collect::<Vec<_>>());
+        for &id in &row.reaches {
+            if self.rows.contains_key(&id) && self.declared_ids.insert(id) {
+                self.declared.push((0, id));
+            }
+        }
+        self.declared_ids.insert(type_id);
         self.declared.push((wire_id, type_id));
         self.wire_ids.insert(type_id, wire_id);
         Ok(wire_id)

@@ -12,7 +12,7 @@ use serde_json::{json, Value};
 
 use crate::types::Type;
 use compare::same;
-pub use load::Vector;
+pub use load::{all, Vector};
 
 /// What a vector wanted and did not get.
 pub type Failed = String;
@@ -24,7 +24,7 @@ pub const FOLDERS: [&str; 5] = ["messages", "values", "frames", "conversations",
 pub fn run_all(root: &Path) -> Result<bool, Failed> {
     let (mut passed, mut failed) = (0, 0);
     for folder in FOLDERS {
-        for vector in load::all(root, folder)? {
+        for vector in all(root, folder)? {
             match run(&vector) {
                 Ok(()) => passed += 1,
                 Err(text) => {
