@@ -151,7 +151,7 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path}: another process serves there; choose another path or stop it")]
+    #[error("{path}: another process serves there, or it is no socket; choose another path, or make this one free")]
     InUse { path: String },
     #[error("no connection to endpoint {peer:?}: {ending}")]
     Refused { peer: String, ending: Ending },

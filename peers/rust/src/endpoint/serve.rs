@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,10 @@ impl Endpoint {
         let failed = |source| ConnectError::Io { what: format!("cannot serve at {}", path.display()), source };
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // A file of another kind refuses connections, too.
+                let is_socket = fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket();
                 match UnixStream::connect(path).await {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(error) if is_socket && error.kind() == io::ErrorKind::ConnectionRefused => {}
                     _ => return Err(ConnectError::InUse { path: path.display().to_string() }),
                 }
                 fs::remove_file(path).map_err(failed)?;

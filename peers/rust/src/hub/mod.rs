@@ -146,14 +146,7 @@ impl Hub {
         }
         self.dispatch(id);
         if let Some(link) = self.links.remove(&id) {
-            let counters = link.session.counters;
-            let ended = &mut self.ended;
-            ended.sent_events += counters.sent_events;
-            ended.received_events += counters.received_events;
-            ended.skipped += counters.skipped;
-            ended.late += counters.late;
-            ended.dropped_by_peer = ended.dropped_by_peer.saturating_add(counters.dropped_by_peer);
-            ended.not_sent += counters.not_sent;
+            self.ended = self.ended.plus(&link.session.counters);
         }
         self.changed.notify_waiters();
     }
@@ -292,17 +285,7 @@ impl Hub {
     }
 
     pub fn counters(&self) -> Counters {
-        self.links.values().fold(self.ended, |sum, link| {
-            let counters = link.session.counters;
-            Counters {
-                sent_events: sum.sent_events + counters.sent_events,
-                received_events: sum.received_events + counters.received_events,
-                skipped: sum.skipped + counters.skipped,
-                late: sum.late + counters.late,
-                dropped_by_peer: sum.dropped_by_peer.saturating_add(counters.dropped_by_peer),
-                not_sent: sum.not_sent + counters.not_sent,
-            }
-        })
+        self.links.values().fold(self.ended, |sum, link| sum.plus(&link.session.counters))
     }
 
     pub fn waits_for_credit(&self) -> bool {

@@ -124,12 +124,29 @@ pub struct Counters {
     pub received_events: u64,
     /// Events that arrived and that nobody here wanted, knew, or could read.
     pub skipped: u64,
+    /// Requests that arrived.
+    pub received_requests: u64,
     /// Answers to requests that had timed out or been answered.
     pub late: u64,
     /// Events that the peer says it dropped for us.
     pub dropped_by_peer: u64,
     /// Events that were queued when the connection ended.
     pub not_sent: u64,
+}
+
+impl Counters {
+    pub(crate) fn plus(&self, other: &Counters) -> Counters {
+        Counters {
+            sent_events: self.sent_events + other.sent_events,
+            received_events: self.received_events + other.received_events,
+            skipped: self.skipped + other.skipped,
+            received_requests: self.received_requests + other.received_requests,
+            late: self.late + other.late,
+            // A peer may say any number.
+            dropped_by_peer: self.dropped_by_peer.saturating_add(other.dropped_by_peer),
+            not_sent: self.not_sent + other.not_sent,
+        }
+    }
 }
 
 pub(crate) struct Session {

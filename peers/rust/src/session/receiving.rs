@@ -205,6 +205,7 @@ impl Session {
             return Err(Fault::new(GoodbyeCode::CreditExceeded, text));
         }
         self.their_highest = number;
+        self.counters.received_requests += 1;
         self.requests_in.charge(frame.size());
         let lease = Lease::new(frame.size(), &self.requests_taken);
         let Some(row) = registry.event(type_id) else {

@@ -94,7 +94,6 @@ pub async fn join(connector: &Endpoint, acceptor: &Endpoint) {
 pub struct Raw {
     pipe: DuplexStream,
     decoder: Decoder,
-    pub rows: Vec<Value>,
 }
 
 impl Raw {
@@ -103,7 +102,11 @@ impl Raw {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (reader, writer) = tokio::io::split(theirs);
         endpoint.accept_over(reader, writer).expect("the endpoint runs");
-        Raw { pipe: ours, decoder: Decoder::new(), rows: Vec::new() }
+        Raw::over(ours)
+    }
+
+    pub fn over(pipe: DuplexStream) -> Raw {
+        Raw { pipe, decoder: Decoder::new() }
     }
 
     pub async fn control(&mut self, control: Value) {
