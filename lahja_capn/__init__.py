@@ -20,6 +20,7 @@ from .binding import (
     bind,
 )
 from .endpoint import (
+    TLS,
     ConnectionConfig,
     EndpointAPI,
     EventStream,
@@ -56,6 +57,7 @@ from .errors import (
     ResponderFailure,
     SchemaError,
     SocketPathTooLong,
+    TLSFailed,
     UnexpectedResponse,
     UnsupportedVersion,
     WrongName,
@@ -72,6 +74,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "OPTIONAL",
+    "TLS",
     "AddressInUse",
     "AnyPointer",
     "AsyncioEndpoint",
@@ -117,6 +120,7 @@ __all__ = [
     "SocketPathTooLong",
     "Struct",
     "Subscription",
+    "TLSFailed",
     "TrioEndpoint",
     "UnexpectedResponse",
     "UnsupportedVersion",

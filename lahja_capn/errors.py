@@ -26,7 +26,8 @@ same facts are attributes, so that code need not parse text: each class lists it
     |  `- SocketPathTooLong
     |- ConnectionAttemptRejected endpoint  the other side, or this one, refused the connection
     |  |- NameInUse, WrongName, DuplicateConnection
-    |  `- AddressInUse           transport a living endpoint serves at this path
+    |  |- AddressInUse           transport a living endpoint serves at this address
+    |  `- TLSFailed              transport the two sides do not accept each other's certificates
     |- ConnectTimeout            endpoint  (also TimeoutError) nobody answered at the path
     |- LifecycleError            endpoint  not running, already running, wrong thread or process
     |- NoSubscribers             endpoint
@@ -200,6 +201,13 @@ class AddressInUse(ConnectionAttemptRejected):
     """A living endpoint serves at this address. Attribute: ``path``."""
 
     path: str
+
+
+class TLSFailed(ConnectionAttemptRejected):
+    """No TLS connection came about. Attributes: ``address``, ``reason``."""
+
+    address: str
+    reason: str
 
 
 class ConnectTimeout(LahjaError, TimeoutError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .api import EndpointAPI
-from .config import ConnectionConfig
+from .config import TLS, ConnectionConfig
 from .endpoint import Endpoint
 from .inbox import InboxCounters
 from .streams import EventStream
 from .subscription import Subscription
 
 __all__ = [
+    "TLS",
     "ConnectionConfig",
     "Endpoint",
     "EndpointAPI",

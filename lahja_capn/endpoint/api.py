@@ -55,7 +55,15 @@ class EndpointAPI(ABC):
     @property
     @abstractmethod
     def ipc_path(self) -> Path:
-        """The socket file this endpoint serves at. Raises LifecycleError if it does not serve."""
+        """The socket file this endpoint serves at. Raises LifecycleError if it serves at none."""
+
+    @property
+    @abstractmethod
+    def serving_at(self) -> ConnectionConfig:
+        """What others connect to: the config that was served, its URL with the port that was really bound.
+
+        Raises LifecycleError if the endpoint does not serve.
+        """
 
     @abstractmethod
     def run(self) -> AbstractAsyncContextManager[Self]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -41,11 +42,6 @@ KNOWN_S = 1.0
 ACCEPT_REST_S = 0.25
 
 
-def _absolute(path: Path) -> str:
-    # Two processes that start in different folders name different files by the same relative path.
-    return os.path.abspath(path)
-
-
 def _type_name(type_id: int) -> str:
     """The name of the class that is bound to a type id here, or the id."""
     event_type = find_event_type(type_id)
@@ -63,7 +59,7 @@ class ConnectingEndpoint(LivingEndpoint):
         check_connection_config(config)
         endpoint = cls(config.name, **options)
         async with endpoint.run():
-            endpoint._listen(Path(config.path))
+            await endpoint._listen(config)
             yield endpoint
 
     @property
@@ -76,13 +72,21 @@ class ConnectingEndpoint(LivingEndpoint):
 
     @property
     def ipc_path(self) -> Path:
-        if self._path is None:
-            raise LifecycleError(f"Endpoint {self.name!r} does not serve: start it with serve(config)")
-        return self._path
+        config = self.serving_at
+        if config.url:
+            raise LifecycleError(f"Endpoint {self.name!r} serves at {config.url}, not at a path")
+        return Path(config.path)
 
-    def _listen(self, path: Path) -> None:
-        self._listener = self._transport.listen(path)
-        self._path = path
+    @property
+    def serving_at(self) -> ConnectionConfig:
+        if self._serving_at is None:
+            raise LifecycleError(f"Endpoint {self.name!r} does not serve: start it with serve(config)")
+        return self._serving_at
+
+    async def _listen(self, config: ConnectionConfig) -> None:
+        address = (await self._transport.resolve(config))[0]
+        self._listener = self._transport.listen(config, address)
+        self._serving_at = config._replace(url=self._listener.url)
         self._spawn(self._accept_connections, self._listener)
 
     def _stop_listening(self) -> None:
@@ -115,16 +119,54 @@ class ConnectingEndpoint(LivingEndpoint):
                         await anyio.sleep(ACCEPT_REST_S)
                         continue
                     if channel is not None:
-                        self._start_connection(channel, None)
+                        self._take_channel(channel)
         finally:
             listener.close()
+
+    def _take_channel(self, channel: Channel) -> None:
+        """Start a connection that came, at once or when it carries bytes."""
+        try:
+            ready = channel.begin() is None
+        except (OSError, LahjaError) as error:
+            logger.warning("%s: refused a connection: %s", self.name, error)
+            channel.close()
+            return
+        if ready:
+            self._start_connection(channel, None)
+        else:
+            self._spawn(self._begin_and_start, channel)
+
+    async def _begin_and_start(self, channel: Channel) -> None:
+        begun = False
+        try:
+            with anyio.move_on_after(self.limits.handshake_timeout_s):
+                await self._begin(channel)
+                begun = True
+        except (OSError, LahjaError) as error:
+            logger.warning("%s: refused a connection: %s", self.name, error)
+        finally:
+            if not begun:
+                channel.close()
+        if begun:
+            self._start_connection(channel, None)
+
+    async def _begin(self, channel: Channel) -> None:
+        """Wait until a channel carries bytes: connected, and past its TLS handshake."""
+        while (wanted := channel.begin()) is not None:
+            if wanted == "read":
+                await self._runtime.wait_readable(channel.fileno())
+            else:
+                await self._runtime.wait_writable(channel.fileno())
 
     # --- connections ----------------------------------------------------------------------------------
 
     def _start_connection(self, channel: Channel, expected: str | None) -> Connection:
         withheld = 0 if expected is None else self._peers.left(expected)
+        local = self._local
+        if self.limits.keepalive_s is None:
+            local = dataclasses.replace(local, keepalive_s=channel.keepalive_s)
         session = Session(
-            self._local,
+            local,
             self._table,
             connector=expected is not None,
             now=time.monotonic(),
@@ -155,7 +197,9 @@ class ConnectingEndpoint(LivingEndpoint):
         for config in endpoints:
             check_connection_config(config)
             check_endpoint_name(config.name)
-            if config.name == self.name or self._path == Path(config.path):
+            if config.name == self.name or (
+                self._serving_at is not None and self._serving_at.where == config.where
+            ):
                 raise DuplicateConnection(
                     f"Endpoint {self.name!r} cannot connect to itself: it always receives its own broadcasts",
                     peer=config.name,
@@ -234,7 +278,7 @@ class ConnectingEndpoint(LivingEndpoint):
                     await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
                 if peers.is_connected_to(name):
                     continue
-            raise rejection(closed, name, self.name, config.path)
+            raise rejection(closed, name, self.name, config.where)
 
     async def _wait_until_known(self, connection: Connection, version: int, give_up_at: float) -> None:
         """Wait until the peer has confirmed our subscriptions up to ``version``, or the connection has ended."""
@@ -254,27 +298,49 @@ class ConnectingEndpoint(LivingEndpoint):
         rest_s = CONNECT_RETRY_FIRST_S
         notice_at = time.monotonic() + CONNECT_NOTICE_S
         while True:
-            channel = self._transport.begin_connect(Path(config.path))
+            channel = await self._dial(config, give_up_at)
             if channel is not None:
                 return channel
             now = time.monotonic()
             if now >= give_up_at:
                 raise ConnectTimeout(
                     f"Endpoint {self.name!r} waited {self._connect_timeout_s:g} s (connect_timeout_s) for "
-                    f"{config.name!r}, and nobody serves at {_absolute(config.path)!r}. Start that endpoint with "
+                    f"{config.name!r}, and nobody serves at {config.where!r}. Start that endpoint with "
                     "serve(), or correct the path: both sides must name the same one.",
                     peer=config.name,
-                    path=os.fspath(config.path),
+                    path=config.url or os.fspath(config.path),
                     timeout_s=self._connect_timeout_s,
                 )
             if now >= notice_at:
                 notice_at = give_up_at
-                logger.warning("%s: still waiting for %r to serve at %s", self.name, config.name, config.path)
+                logger.warning(
+                    "%s: still waiting for %r to serve at %s", self.name, config.name, config.where
+                )
             await anyio.sleep(min(rest_s, give_up_at - now))
             rest_s = min(2 * rest_s, CONNECT_RETRY_MAX_S)
             self._check()
             if self._peers.holds(config.name):
                 return None
+
+    async def _dial(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
+        """One attempt at each address of ``config``; None if nobody listens at any of them now."""
+        for address in await self._transport.resolve(config):
+            channel = self._transport.begin_connect(config, address)
+            if channel is None:
+                continue
+            begun = False
+            try:
+                with anyio.move_on_after(give_up_at - time.monotonic()):
+                    await self._begin(channel)
+                    begun = True
+            except ConnectionRefusedError:
+                continue
+            finally:
+                if not begun:
+                    channel.close()
+            if begun:
+                return channel
+        return None
 
     def is_connected_to(self, endpoint_name: str) -> bool:
         return endpoint_name == self.name or self._peers.is_connected_to(endpoint_name)

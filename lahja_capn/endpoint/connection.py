@@ -104,6 +104,7 @@ class Connection:
         "_flush_wanted",
         "_flushing",
         "_heard_waiters",
+        "_more_to_read",
         "_out",
         "_owner",
         "_pending_add",
@@ -171,6 +172,7 @@ class Connection:
         self._read_limit = sys.maxsize
         self._blocked = False
         self._flushing = False
+        self._more_to_read = False
         self._flush_wanted = False
         self._unflushed = 0
         self._write_closed = False
@@ -224,6 +226,9 @@ class Connection:
                 self._writer = waiter = self._runtime.new_waiter()
                 await waiter.wait()
                 self._writer = None
+            if self._more_to_read:
+                self._more_to_read = False
+                self._on_readable()
             self.flush()
 
     def _end(self, reason: str) -> None:
@@ -284,6 +289,11 @@ class Connection:
             turn_s -= spent
             if turn_s <= 0 or not full:
                 break
+        else:
+            if self._channel.has_more():
+                # Its descriptor does not show it (TLS has decrypted it already), so nobody would call again.
+                self._more_to_read = True
+                self.wake_writer()
         if control:
             self._after_input()
         else:

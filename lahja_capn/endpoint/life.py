@@ -11,7 +11,6 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 import anyio
@@ -22,7 +21,7 @@ from ..wire.limits import Limits
 from .api import EndpointAPI
 from .arguments import check_limits, check_policy, check_seconds
 from .bus import Bus
-from .config import check_endpoint_name
+from .config import ConnectionConfig, check_endpoint_name
 from .handlers import HandlerErrorHook
 from .needs import Listener, Runtime, Tasks, Transport, Waiter
 from .peers import Peers
@@ -93,7 +92,7 @@ class LivingEndpoint(EndpointAPI):
             name=name,
             instance=os.urandom(16),
             limits=self.limits,
-            keepalive_s=self._transport.keepalive_s if keepalive_s is None else keepalive_s,
+            keepalive_s=0.0 if keepalive_s is None else keepalive_s,
         )
         self._table = WireTable(self.limits)
         self._peers = Peers(self._local, self._runtime, self.limits)
@@ -109,7 +108,7 @@ class LivingEndpoint(EndpointAPI):
         self._life_waiters: list[Waiter[None]] = []
         self._listener: Listener | None = None
         self._listener_scope: anyio.CancelScope | None = None
-        self._path: Path | None = None
+        self._serving_at: ConnectionConfig | None = None
         self._server_stopped = False
         # Names that connect_to_endpoints is trying to reach.
         self._connecting: set[str] = set()

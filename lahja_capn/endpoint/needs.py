@@ -10,18 +10,42 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from ..wire import Buffer
+from .config import ConnectionConfig
 
 T = TypeVar("T")
 
+# What a channel waits for before it can carry bytes: that its descriptor is readable or writable, or nothing.
+Wanted: TypeAlias = Literal["read", "write"] | None
+
 
 class Channel(Protocol):
-    """A connected, non-blocking byte stream."""
+    """A non-blocking byte stream to a peer."""
+
+    @property
+    def identity(self) -> str:
+        """Who is at the other end, from somebody who knows (the kernel, a certificate); "" if nobody does."""
+
+    @property
+    def keepalive_s(self) -> float:
+        """Default keepalive interval: how soon silence is suspicious here."""
 
     def fileno(self) -> int:
-        """The descriptor to wait on."""
+        """The descriptor to wait on. The same for the channel's life."""
+
+    def begin(self) -> Wanted:
+        """Take the next step towards a stream that carries bytes. To be called until it returns None.
+
+        Raises:
+            ConnectionRefusedError: nobody listens there now.
+            TLSFailed: the two sides do not accept each other.
+            OSError: anything else the system says.
+        """
+
+    def has_more(self) -> bool:
+        """True if bytes have arrived that the descriptor does not show as readable any more."""
 
     @property
     def receive_into(self) -> Callable[[memoryview], int]:
@@ -57,6 +81,10 @@ class Channel(Protocol):
 class Listener(Protocol):
     """A bound address that peers connect to."""
 
+    @property
+    def url(self) -> str:
+        """Where others connect to, with the port that was really bound; "" for a path."""
+
     def fileno(self) -> int: ...
 
     def accept(self) -> Channel | None:
@@ -72,12 +100,17 @@ class Listener(Protocol):
 
 
 class Transport(Protocol):
-    """Makes listeners and channels for one kind of address."""
+    """Makes listeners and channels."""
 
-    keepalive_s: float
-    """Default keepalive interval: how soon silence is suspicious here."""
+    async def resolve(self, config: ConnectionConfig) -> Sequence[Any]:
+        """Find the addresses to try, in order; what they are is the transport's own affair. Never empty.
 
-    def listen(self, address: Any) -> Listener:
+        Raises:
+            ConfigError: the config names none.
+            OSError: the host's name is not known.
+        """
+
+    def listen(self, config: ConnectionConfig, address: Any) -> Listener:
         """Bind and listen.
 
         Raises:
@@ -86,8 +119,8 @@ class Transport(Protocol):
             OSError: anything else the system says.
         """
 
-    def begin_connect(self, address: Any) -> Channel | None:
-        """Connect; None means nobody listens there now: try again later.
+    def begin_connect(self, config: ConnectionConfig, address: Any) -> Channel | None:
+        """Begin to connect; None means nobody listens there now: try again later.
 
         Raises:
             SocketPathTooLong: the address cannot exist on this system.

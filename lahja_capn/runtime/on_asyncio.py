@@ -12,7 +12,7 @@ import anyio
 
 from ..endpoint.endpoint import Endpoint
 from ..errors import LifecycleError
-from ..transport.unix import UnixTransport
+from ..transport import Transports
 
 
 class FutureWaiter:
@@ -160,4 +160,4 @@ class AsyncioEndpoint(Endpoint):
     """An endpoint for asyncio programs; see :class:`~lahja_capn.endpoint.api.EndpointAPI`."""
 
     _runtime_class = AsyncioRuntime
-    _transport_class = UnixTransport
+    _transport_class = Transports

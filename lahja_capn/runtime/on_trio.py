@@ -11,7 +11,7 @@ import trio
 
 from ..endpoint.endpoint import Endpoint
 from ..errors import LifecycleError
-from ..transport.unix import UnixTransport
+from ..transport import Transports
 
 
 class TaskWaiter:
@@ -142,4 +142,4 @@ class TrioEndpoint(Endpoint):
     """An endpoint for trio programs; see :class:`~lahja_capn.endpoint.api.EndpointAPI`."""
 
     _runtime_class = TrioRuntime
-    _transport_class = UnixTransport
+    _transport_class = Transports

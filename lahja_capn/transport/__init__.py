@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .unix import UnixTransport
+from .choice import Transports
 
-__all__ = ["UnixTransport"]
+__all__ = ["Transports"]

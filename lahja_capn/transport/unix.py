@@ -65,20 +65,30 @@ def check_path(path: Path) -> bytes:
 class SocketChannel:
     """A connected stream socket that never blocks."""
 
-    __slots__ = ("_fileno", "_socket", "receive_into", "send")
+    __slots__ = ("_fileno", "_socket", "identity", "receive_into", "send")
 
-    def __init__(self, sock: socket.socket) -> None:
+    # End of stream tells of a dead process at once; keepalive is for a frozen one.
+    keepalive_s = 60.0
+
+    def __init__(self, sock: socket.socket, uid: int | None = None) -> None:
         sock.setblocking(False)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         self._socket = sock
         self._fileno = sock.fileno()
+        self.identity = "" if uid is None else f"uid {uid}"
         self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.send: Callable[[Buffer], int] = sock.send
 
     def fileno(self) -> int:
         return self._fileno
+
+    def begin(self) -> None:
+        """Nothing is left to do: a Unix socket is connected at once."""
+
+    def has_more(self) -> bool:
+        return False
 
     def send_many(self, buffers: Sequence[Buffer]) -> int:
         return self._socket.sendmsg(buffers[:MAX_BUFFERS])
@@ -93,6 +103,8 @@ class SocketChannel:
 
 class UnixListener:
     """A served socket file; removed on close if it is still ours."""
+
+    url = ""
 
     def __init__(self, sock: socket.socket, path: Path, allowed_uids: frozenset[int]) -> None:
         self._socket = sock
@@ -120,7 +132,7 @@ class UnixListener:
                 )
                 sock.close()
                 return None
-            return SocketChannel(sock)
+            return SocketChannel(sock, uid)
         except BaseException:
             sock.close()
             raise
@@ -144,9 +156,6 @@ class UnixTransport:
         allowed_uids: users that may connect, and whose endpoints may be connected to; by default the one this
             process runs as.
     """
-
-    # End of stream tells of a dead process at once; keepalive is for a frozen one.
-    keepalive_s = 60.0
 
     def __init__(self, allowed_uids: frozenset[int] | None = None) -> None:
         self._allowed_uids = frozenset({os.geteuid()}) if allowed_uids is None else allowed_uids
@@ -189,7 +198,7 @@ class UnixTransport:
                         f"{os.fspath(address)!r} is served by a process of user {uid}; allowed are "
                         f"{_listed(self._allowed_uids)}. Run both as the same user, or correct the path."
                     )
-                return SocketChannel(sock)
+                return SocketChannel(sock, uid)
             if code in _NOBODY_THERE:
                 sock.close()
                 return None

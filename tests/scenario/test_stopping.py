@@ -287,7 +287,7 @@ async def test_client_that_comes_in_the_turn_of_the_stop_is_not_accepted(
 
         # The task that accepts has not begun to wait yet.
         server._runtime.wait_readable = stop_meanwhile
-        late = server._transport.begin_connect(config.path)
+        late = server._transport.begin_connect(config, config.path)
         await eventually(lambda: stopped)
         await turns()
         assert server._peers.all == {}
@@ -325,7 +325,7 @@ async def test_connection_that_comes_at_the_moment_of_stopping_is_closed(
     limits = Limits(close_timeout_s=0.05)
     async with runtime.endpoint_class.serve(config, limits=limits) as server:
         transport = server._transport
-        channel = transport.begin_connect(config.path)
+        channel = transport.begin_connect(config, config.path)
         assert channel is not None
         # Accepted in the very turn in which the endpoint stops: its task never gets to run.
         while True:
