@@ -250,7 +250,7 @@ class Connection:
         """
         session = self.session
         receive_into = self._channel.receive_into
-        control = False
+        control = full = False
         for _ in range(READS_PER_TURN):
             if session.is_closed or self._ended:
                 break
@@ -289,11 +289,10 @@ class Connection:
             turn_s -= spent
             if turn_s <= 0 or not full:
                 break
-        else:
-            if self._channel.has_more():
-                # Its descriptor does not show it (TLS has decrypted it already), so nobody would call again.
-                self._more_to_read = True
-                self.wake_writer()
+        if full and self._channel.has_more():
+            # Its descriptor does not show it (TLS has decrypted it already), so nobody would call again.
+            self._more_to_read = True
+            self.wake_writer()
         if control:
             self._after_input()
         else:

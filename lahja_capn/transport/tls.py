@@ -138,8 +138,7 @@ class TLSChannel:
         return None
 
     def receive_into(self, buffer: memoryview) -> int:
-        # One call of OpenSSL gives one record, 16 KiB at most: go on, so that a short count means that nothing is
-        # left, as on a plain socket.
+        # One call of OpenSSL gives one record, 16 KiB at most: go on, because a short count ends the reader's turn.
         tls = self._live
         done = 0
         try:

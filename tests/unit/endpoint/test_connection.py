@@ -23,7 +23,7 @@ from lahja_capn.endpoint.connection import (
 from lahja_capn.session import LocalEndpoint, Session, WireTable
 from lahja_capn.session.control import Goodbye, Ping, Subscriptions
 from lahja_capn.wire import UNLIMITED, Limits
-from tests.unit.endpoint.fake import FakeRuntime
+from tests.unit.endpoint.fake import FakeRuntime, Task
 from tests.unit.session.pair import ALPHA, control, raw_hello, registry
 from tests.unit.session.pair import content as content_frame
 
@@ -145,7 +145,8 @@ def test_peer_that_goes_on_writing_after_a_broken_pipe_is_left() -> None:
 class Flood:
     """A channel on which there is always something to read: the same frame again and again."""
 
-    def __init__(self, frame: bytes) -> None:
+    def __init__(self, frame: bytes, decrypted: bool = False) -> None:
+        self._decrypted = decrypted
         self._frame = frame
         self._data = frame * (2 * 1024 * 1024 // len(frame))
         self._at = 0
@@ -159,6 +160,9 @@ class Flood:
         self._at = (self._at + count) % len(self._frame)
         return count
 
+    def has_more(self) -> bool:
+        return self._decrypted
+
     def send(self, buffer: Any) -> int:
         return len(buffer)
 
@@ -168,6 +172,27 @@ class Flood:
     def close_write(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("decrypted", [True, False])
+def test_bytes_that_the_descriptor_does_not_show_are_read_in_the_next_turn(decrypted: bool) -> None:
+    limits = Limits(event_credit_bytes=UNLIMITED, keepalive_s=0)
+    local = LocalEndpoint(name="us", instance=b"1234567812345678", limits=limits)
+    session = Session(local, WireTable(limits), connector=False, now=0.0, find_event_type=registry().get)
+    session.receive_bytes(control(raw_hello()) + control(Subscriptions(1, (), (), False, False)), 0.0)
+    session.accept([ALPHA.type_id])
+    session.take_events()
+    traffic = Mock()
+    channel: Any = Flood(content_frame(1, segments=(bytes(1000),)), decrypted)
+    connection = Connection(FakeRuntime(), Mock(), traffic, channel, session, 1, False)  # type: ignore[arg-type]
+    writer = Task(connection._write_loop())
+    writer.step()
+    connection._on_readable()
+    before = traffic.on_arrived.call_count
+    assert before > 0
+    writer.step()
+    assert (traffic.on_arrived.call_count > before) is decrypted
+    writer.cancel()
 
 
 @pytest.mark.parametrize("event_s", [1e-6, 1e-5, 1e-4, 1e-3])
