@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -401,8 +400,4 @@ func (c *conn) onAlarm() {
 	}
 	c.session.HandleTime(now)
 	c.after()
-}
-
-func (c *conn) String() string {
-	return fmt.Sprintf("connection of %q and %q", c.endpoint.config.Name, c.name())
 }

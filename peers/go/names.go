@@ -75,21 +75,10 @@ func (e *Endpoint) accept(c *conn) {
 // probe finds out whether the connection that holds a name still lives, now that another endpoint claims the name.
 func (e *Endpoint) probe(held, newcomer *conn) {
 	asked := time.Now()
-	probed := held.probed.Load()
-	if probed == nil {
-		fresh := make(chan struct{})
-		probed = &fresh
-		held.probed.Store(probed)
-	}
 	held.session.Ping()
 	held.after()
 	go func() {
-		timer := time.NewTimer(e.config.ProbeTimeout)
-		defer timer.Stop()
-		select {
-		case <-*probed:
-		case <-timer.C:
-		}
+		held.awaitByte(asked, e.config.ProbeTimeout)
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if newcomer.ending != nil {
@@ -107,4 +96,30 @@ func (e *Endpoint) probe(held, newcomer *conn) {
 			e.accept(newcomer)
 		}
 	}()
+}
+
+// awaitByte returns when a byte has come after since, the connection has ended, or the time is over. Called without mu.
+func (c *conn) awaitByte(since time.Time, patience time.Duration) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		// First the channel, then the look: a byte that comes between the two closes it.
+		c.endpoint.mu.Lock()
+		probed := c.probed.Load()
+		if probed == nil {
+			fresh := make(chan struct{})
+			probed = &fresh
+			c.probed.Store(probed)
+		}
+		over := c.ending != nil || c.lastHeard().After(since)
+		c.endpoint.mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case <-*probed:
+		case <-timer.C:
+			return
+		}
+	}
 }

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -97,10 +96,4 @@ func (e *Endpoint) room(ctx context.Context, c *conn, queued func() int) error {
 		return ErrClosed
 	}
 	return err
-}
-
-// IsTooLarge is true for an error of Broadcast or Request that says that a message exceeds a peer's limit.
-func IsTooLarge(err error) bool {
-	var tooLarge *FrameTooLarge
-	return errors.As(err, &tooLarge)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"lahja-capn.example/peer/internal/session"
 	"lahja-capn.example/peer/internal/wirecapnp"
@@ -14,6 +13,7 @@ import (
 type request struct {
 	numbers  map[*conn]uint64
 	wanted   []AnyType
+	ready    chan struct{} // closed when done
 	done     bool
 	answer   *Event
 	err      error
@@ -52,7 +52,7 @@ func (e *Endpoint) request(ctx context.Context, peer string, message *Message, w
 	if err != nil {
 		return nil, err
 	}
-	r := &request{numbers: map[*conn]uint64{}, wanted: wanted}
+	r := &request{numbers: map[*conn]uint64{}, wanted: wanted, ready: make(chan struct{})}
 	defer r.forget()
 	var tooLarge error
 	for _, c := range e.wanting(known, peer) {
@@ -77,11 +77,22 @@ func (e *Endpoint) request(ctx context.Context, peer string, message *Message, w
 		}
 		return nil, fmt.Errorf("%v: %w", known, ErrNobody)
 	}
-	err = e.wait(ctx, func() (bool, time.Time) { return r.done, time.Time{} })
+	e.mu.Unlock()
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+	}
+	e.mu.Lock()
 	if r.done {
 		return r.answer, r.err
 	}
-	return nil, err
+	return nil, ctx.Err()
+}
+
+// finish is called when the answer, or the error, is set.
+func (r *request) finish() {
+	r.done = true
+	close(r.ready)
 }
 
 // forget gives up what is still open.
@@ -103,11 +114,11 @@ func (r *request) settled(c *conn, failure error) {
 		r.failures = append(r.failures, failure)
 	}
 	if len(r.numbers) == 0 {
-		r.done = true
 		r.err = errors.Join(r.failures...)
 		if r.err == nil {
 			r.err = ErrDisconnected
 		}
+		r.finish()
 	}
 }
 
@@ -124,7 +135,7 @@ func (e *Endpoint) answered(c *conn, answered session.Answered) {
 	if r.done {
 		return
 	}
-	r.done = true
+	defer r.finish()
 	if answered.Type != nil {
 		t := e.known[answered.Type.Row.TypeID]
 		for _, wanted := range r.wanted {
@@ -262,7 +273,10 @@ func (e *Endpoint) answer(call *call, answer *Message, err error) {
 		wireID, err = e.learn(answer.eventType)
 	}
 	if err == nil {
-		call.conn.session.Respond(call.number, &answer.eventType.core, wireID, answer.ownFrame())
+		// A peer that asks and does not take the answers keeps its handlers, not our memory.
+		c := call.conn
+		_ = e.room(c.ctx, c, c.session.AnswerBytes)
+		c.session.Respond(call.number, &answer.eventType.core, wireID, answer.ownFrame())
 		return
 	}
 	code := wirecapnp.FailedCode_handlerRaised

@@ -3,6 +3,7 @@ package peer_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -65,13 +66,14 @@ func TestAPanicOfAHandlerFailsItsRequestAlone(t *testing.T) {
 func TestHandlersRunSideBySideAndNoMoreThanAllowed(t *testing.T) {
 	var running, most atomic.Int32
 	full := make(chan struct{})
+	var once sync.Once
 	_, c := serving(t, func(_ context.Context, request *peer.Event) (*peer.Message, error) {
 		now := running.Add(1)
 		defer running.Add(-1)
 		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 		}
 		if now == 3 {
-			close(full)
+			once.Do(func() { close(full) })
 		}
 		<-full
 		return twice(nil, request)
@@ -86,8 +88,6 @@ func TestHandlersRunSideBySideAndNoMoreThanAllowed(t *testing.T) {
 	for range 3 {
 		ok(t, <-results)
 	}
-	full = make(chan struct{})
-	close(full)
 	for number := range uint64(20) {
 		go func() {
 			_, err := c.Request(within(t), ask(t, number, events.Mode_answer), Answer)

@@ -44,7 +44,8 @@ func (e *Endpoint) Listen(path string) error {
 	bound := filepath.Join(folder, "s")
 	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: bound, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("endpoint %q cannot serve at %q: %w", e.config.Name, path, err)
+		return fmt.Errorf("endpoint %q cannot serve at %q: binding %q: %w; a socket's path has about 100 bytes at most",
+			e.config.Name, path, bound, err)
 	}
 	socket.SetUnlinkOnClose(false)
 	err = os.Chmod(bound, 0o600)

@@ -12,8 +12,9 @@ import (
 // until then their senders do not get the credit for them back, which is what slows a fast sender down.
 type Subscription struct {
 	endpoint *Endpoint
-	// ready wakes one goroutine that waits in Next.
+	// ready wakes one goroutine that waits in Next; done is closed at the end.
 	ready chan struct{}
+	done  chan struct{}
 
 	// Below: guarded by the endpoint's mu.
 	types  map[uint64]bool
@@ -29,9 +30,13 @@ type delivery struct {
 	left  int
 }
 
+func (e *Endpoint) newSubscription() *Subscription {
+	return &Subscription{endpoint: e, ready: make(chan struct{}, 1), done: make(chan struct{}), types: map[uint64]bool{}}
+}
+
 // Subscribe receives events of these types from every peer, those that connect later included.
 func (e *Endpoint) Subscribe(types ...AnyType) (*Subscription, error) {
-	s := &Subscription{endpoint: e, ready: make(chan struct{}, 1), types: map[uint64]bool{}}
+	s := e.newSubscription()
 	if err := s.Add(types...); err != nil {
 		return nil, err
 	}
@@ -41,7 +46,8 @@ func (e *Endpoint) Subscribe(types ...AnyType) (*Subscription, error) {
 // SubscribeAll receives events of every type that is known here, now or later: those of Config.Types, and those that
 // were used in any call of this endpoint. Peers send it all their types; the unknown ones are skipped.
 func (e *Endpoint) SubscribeAll() (*Subscription, error) {
-	s := &Subscription{endpoint: e, ready: make(chan struct{}, 1), types: map[uint64]bool{}, all: true}
+	s := e.newSubscription()
+	s.all = true
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -133,7 +139,7 @@ func (s *Subscription) close() {
 		ids = append(ids, id)
 	}
 	s.remove(ids)
-	s.wake()
+	close(s.done)
 }
 
 func (s *Subscription) wake() {
@@ -153,8 +159,8 @@ func (s *Subscription) Next(ctx context.Context) (*Event, error) {
 	return d.event, nil
 }
 
-// Events returns a channel of the events, which is closed when ctx or the subscription ends. An event counts as taken
-// when it was received from the channel.
+// Events returns a channel of the events, which is closed when ctx or the subscription ends: use it until then, or end
+// one of them. An event counts as taken when it was received from the channel.
 func (s *Subscription) Events(ctx context.Context) <-chan *Event {
 	events := make(chan *Event)
 	go func() {
@@ -167,10 +173,12 @@ func (s *Subscription) Events(ctx context.Context) <-chan *Event {
 			select {
 			case events <- d.event:
 				d.take()
+				continue
 			case <-ctx.Done():
-				d.take()
-				return
+			case <-s.done:
 			}
+			d.take()
+			return
 		}
 	}()
 	return events
@@ -191,14 +199,11 @@ func (s *Subscription) next(ctx context.Context) (*delivery, error) {
 			e.mu.Unlock()
 			return d, nil
 		}
-		closed := s.closed
 		e.mu.Unlock()
-		if closed {
-			s.wake() // another goroutine may wait too
-			return nil, ErrClosed
-		}
 		select {
 		case <-s.ready:
+		case <-s.done:
+			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -91,6 +91,9 @@ type TableRow struct {
 }
 
 func (r *Row) equal(other *Row) bool {
+	if r == other {
+		return true
+	}
 	if r.TypeID != other.TypeID || r.Kind != other.Kind || r.Name != other.Name || len(r.Layout) != len(other.Layout) {
 		return false
 	}

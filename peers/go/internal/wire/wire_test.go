@@ -287,6 +287,34 @@ func TestReadingSharesTheFramesMemory(t *testing.T) {
 	}
 }
 
+func TestALongListOfBoolsIsRead(t *testing.T) {
+	// The library counts each Bool as a word, of which a limit of the message's own size would know nothing.
+	built, segment, err := capnp.NewMessage(capnp.SingleSegment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := capnp.NewBitList(segment, 4<<20)
+	if err == nil {
+		list.Set(4<<20-1, true)
+		err = built.SetRoot(capnp.List(list).ToPtr())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := Encode(Event, 1, 0, built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := opened.Root()
+	if err != nil || !capnp.BitList(root.List()).At(4<<20-1) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAPointerCannotAmplifyAMessage(t *testing.T) {
 	// A list of 2^29 - 1 Voids in a frame of 32 bytes.
 	frame := make([]byte, 32)
