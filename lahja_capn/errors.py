@@ -262,6 +262,13 @@ class RequestFailed(LahjaError):
     failures: tuple[ResponderFailure, ...]
 
 
+def printable(text: str) -> str:
+    """Return a text that a peer sent as it may stand in a log or a message: on one line, nothing a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class ResponderFailure:
     """Why one responder failed: ``endpoint``, ``code`` (``FailedCode``), ``type_name``, ``text``."""
 
@@ -275,7 +282,7 @@ class ResponderFailure:
 
     def __str__(self) -> str:
         what = f"{self.type_name}: {self.text}" if self.type_name else self.text
-        return f"{self.endpoint} ({self.code}) {what}".rstrip()
+        return printable(f"{self.endpoint} ({self.code}) {what}".rstrip())
 
     def __repr__(self) -> str:
         return f"<ResponderFailure {self}>"

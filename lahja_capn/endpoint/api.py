@@ -180,7 +180,8 @@ class EndpointAPI(ABC):
             RequestFailed: every responder failed; says why for each.
             RemoteDisconnected: every responder left before answering.
             RequestTimeout: no response in time; also a TimeoutError.
-            UnexpectedResponse: the response is not of the request's ``expected_response_type()``.
+            UnexpectedResponse: a response is not of the request's ``expected_response_type()``, and no other
+                responder is left.
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from ..binding import (
     Segments,
 )
 from ..binding import event_type as event_type_of
-from ..errors import EventError, FrameTooLarge, LahjaError, ResponderFailure
+from ..errors import EventError, FrameTooLarge, LahjaError, ResponderFailure, printable
 from ..session import FailedArrived, ResponseArrived
 from .arguments import refuse_class
 from .connection import Connection
@@ -221,12 +221,12 @@ class AskingBus(Routes):
         key = (connection.serial, response.number)
         event_type = response.event_type
         if event_type is None:
-            pending.answer(key, None, response.row.name)
+            pending.answer(key, None, printable(response.row.name))
             return
         try:
             event = event_type.open(response.segments, connection.name, None)
         except EventError as error:
-            pending.fail(error)
+            pending.unusable(key, error)
             return
         pending.answer(key, event, event_type.name)
 

@@ -38,6 +38,10 @@ CONNECT_NOTICE_S = 2.0
 # that is alive says so at once, and one that never does must not fail the program that connects.
 KNOWN_S = 1.0
 
+# Of one peer's notices that it dropped events so many seconds apart are logged, and so many types of each.
+DROP_LOG_S = 10.0
+DROP_LOG_TYPES = 10
+
 # How long accepting rests when the process is out of file descriptors or memory.
 ACCEPT_REST_S = 0.25
 
@@ -392,12 +396,28 @@ class ConnectingEndpoint(LivingEndpoint):
         self._peers.subscriptions_changed.notify()
 
     def on_dropped(self, connection: Connection, dropped: PeerDropped) -> None:
+        connection.drops_unlogged += sum(dropped.counts.values())
+        now = time.monotonic()
+        if now >= connection.log_drops_at:
+            connection.log_drops_at = now + DROP_LOG_S
+            self._log_drops(connection, dropped.counts)
+
+    def _log_drops(self, connection: Connection, counts: dict[int, int]) -> None:
+        """Say how many events the peer has dropped since this was last said, and of which types the last ones were."""
+        most = sorted(counts.items(), key=lambda item: -item[1])
+        types = [f"{count} of {_type_name(type_id)}" for type_id, count in most[:DROP_LOG_TYPES]]
+        if len(most) > DROP_LOG_TYPES:
+            types.append(f"{sum(count for _, count in most[DROP_LOG_TYPES:])} of other types")
+        earlier = connection.drops_unlogged - sum(counts.values())
+        if earlier:
+            types.append(f"{earlier} since the last such message")
+        connection.drops_unlogged = 0
         logger.warning(
             "%s: %r dropped events for this endpoint, because its queue for us was full or they are over our "
             "Limits.frame_bytes: %s",
             self.name,
             connection.name,
-            ", ".join(f"{count} of {_type_name(type_id)}" for type_id, count in dropped.counts.items()),
+            ", ".join(types),
         )
 
     def on_closed(self, connection: Connection, closed: Closed) -> None:
@@ -407,6 +427,8 @@ class ConnectingEndpoint(LivingEndpoint):
             logger.debug(
                 "%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text
             )
+        if connection.drops_unlogged:
+            self._log_drops(connection, {})
         self._peers.count_left(connection)
         self._peers.hang_up(connection)
         self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")

@@ -123,7 +123,9 @@ class Connection:
         "applied_version",
         "closed",
         "dialed",
+        "drops_unlogged",
         "is_up",
+        "log_drops_at",
         "name",
         "open_requests",
         "pending",
@@ -154,6 +156,9 @@ class Connection:
         # Requests that wait for an answer from here, and requests from here that wait for ours, by number.
         self.pending: dict[int, PendingRequest] = {}
         self.open_requests: dict[int, OpenRequest] = {}
+        # Events that the peer dropped for us and the log does not tell yet, and when the next one may be logged.
+        self.drops_unlogged = 0
+        self.log_drops_at = 0.0
         # Event credit that the peer does not get yet, because what its former connections sent still lies here.
         self.withheld = 0
         # The endpoint's subscription version that this peer has confirmed; -1 before its first confirmation.

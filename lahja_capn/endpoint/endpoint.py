@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+import anyio
 
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, EventType
 from ..binding import event_type as event_type_of
@@ -17,6 +20,8 @@ from .inbox import DEFAULT_QUEUE_EVENTS
 from .life import Life
 from .streams import EventStream, StreamInbox, first_event
 from .subscription import Subscription
+
+logger = logging.getLogger("lahja_capn.endpoint")
 
 E = TypeVar("E", bound=BaseEvent)
 R = TypeVar("R", bound=BaseEvent)
@@ -108,9 +113,19 @@ class Endpoint(ConnectingEndpoint):
 
     async def _wait_until_applied(self, version: int) -> None:
         self._check()
-        await self._peers.subscriptions_changed.wait_until(
-            lambda: all(connection.applied_version >= version for connection in self._peers.up.values())
-        )
+        # Who connects later says hello with it.
+        waiting = [c for c in self._peers.up.values() if c.applied_version < version]
+        timeout_s = self.limits.request_timeout_s
+        with anyio.move_on_after(timeout_s) as scope:
+            await self._peers.subscriptions_changed.wait_until(
+                lambda: all(c.applied_version >= version or c.closed is not None for c in waiting)
+            )
+        if scope.cancelled_caught:
+            for connection in waiting:
+                if connection.applied_version < version and connection.closed is None:
+                    text = f"subscriptions were not acknowledged within {timeout_s:g} s (Limits.request_timeout_s)"
+                    logger.warning("%s: %r is disconnected: %s", self.name, connection.name, text)
+                    connection.say_goodbye("protocolError", text)
 
     def _open_stream(
         self, event_type: type[BaseEvent], policy: Policy, queue: int, method: str

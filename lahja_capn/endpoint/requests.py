@@ -30,10 +30,12 @@ SPARE_DEADLINES = 256
 class PendingRequest:
     """One call of ``request()``, waiting for the first response of several possible responders.
 
-    It ends with the first response; with an error once every responder has failed or gone; or in time.
+    It ends with the first response; with an error once every responder has failed or gone, or has answered with
+    something else; or in time.
     """
 
     __slots__ = (
+        "_error",
         "_expected",
         "_failures",
         "_gone",
@@ -61,6 +63,8 @@ class PendingRequest:
         self._failures: tuple[ResponderFailure, ...] = ()
         self._gone: tuple[str, ...] = ()
         self._reason = ""
+        # What was wrong with the first answer that is none, while others may still give one.
+        self._error: LahjaError | None = None
         # A responder may fail before the next one was even asked: that alone is no end yet.
         self._sealed = False
 
@@ -80,13 +84,15 @@ class PendingRequest:
         """The first response. ``event`` is None for a type that is not bound here; ``name`` is its name."""
         if self.done:
             return
-        endpoint = self.responders.pop(key, "")
-        self.done = True
         if event is not None and type(event) is self._expected:
+            self.responders.pop(key, None)
+            self.done = True
             self._waiter.wake(event)
             return
+        endpoint = self.responders.get(key, "")
         wanted = self._expected.__qualname__
-        self._waiter.fail(
+        self.unusable(
+            key,
             UnexpectedResponse(
                 f"{endpoint!r} answered {self.request.name} with {name}; {self.request.name} expects {wanted} "
                 "(its expected_response_type). Correct the responder, or the request's type argument.",
@@ -94,8 +100,14 @@ class PendingRequest:
                 wanted=wanted,
                 got=name,
                 peer=endpoint,
-            )
+            ),
         )
+
+    def unusable(self, key: RequestKey, error: LahjaError) -> None:
+        """What came under ``key`` is no answer. The first ``error`` is raised, if nobody else answers."""
+        if self.responders.pop(key, None) is not None:
+            self._error = self._error or error
+            self._end_if_nobody_is_left()
 
     def responder_failed(self, key: RequestKey, failure: ResponderFailure) -> None:
         if self.responders.pop(key, None) is not None:
@@ -128,6 +140,9 @@ class PendingRequest:
 
     def _end_if_nobody_is_left(self) -> None:
         if self.responders or not self._sealed:
+            return
+        if self._error is not None:
+            self.fail(self._error)
             return
         if not self._failures:
             peers = ", ".join(map(repr, self._gone))

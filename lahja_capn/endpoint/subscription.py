@@ -26,7 +26,10 @@ class Subscription:
         self._inbox.close()
 
     async def acknowledged(self) -> None:
-        """Return when every connected peer has applied this subscription: no later event of theirs is missed."""
+        """Return when every connected peer has applied this subscription: no later event of theirs is missed.
+
+        A peer that has not said so after ``limits.request_timeout_s`` (30) is disconnected.
+        """
         await self._acknowledged(self._inbox.version)
 
     def counters(self) -> InboxCounters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..binding import BINDINGS
-from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError
+from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError, printable
 from ..wire import FrameKind, Segments
 from ..wire.limits import CREDIT_REST_S
 from .control import (
@@ -174,7 +174,7 @@ class ReceivingSession(SessionCore):
         if event_type is None or not event_type.is_request:
             known = route.known
             if known is None:
-                self._refuse(number, size, "unknownType", f"{route.row.name} is not known here")
+                self._refuse(number, size, "unknownType", f"{printable(route.row.name)} is not known here")
             elif (found := self.find_incompatibility(known)) is not None:
                 self._refuse(number, size, "incompatibleType", str(found))
             else:
@@ -252,7 +252,7 @@ class ReceivingSession(SessionCore):
             case Dropped():
                 self._on_dropped(message)
             case Goodbye():
-                self._end(Closed(message.code, message.text, True))
+                self._end(Closed(message.code, printable(message.text), True))
 
     def _on_hello(self, hello: Hello) -> None:
         info = check_hello(hello, self._local, self._expected_peer)

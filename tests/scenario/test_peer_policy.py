@@ -16,8 +16,10 @@ import pytest
 from lahja_capn import EndpointAPI, FrameTooLarge, Limits, NoSubscribers, Policy
 from lahja_capn.binding import event_type
 from lahja_capn.session import PeerDropped
+from lahja_capn.session.control import Dropped
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Other
+from tests.scenario.rawpeer import frame_of, send_raw
 from tests.scenario.support import Collector, RawPeer, at, eventually, join, pair, raw_peer, scenario, turns
 
 # Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
@@ -302,6 +304,40 @@ async def test_peer_that_was_sent_less_than_it_wants_says_so_in_its_log(
             "over our Limits.frame_bytes: 6 of Count"
         )
         await stream.aclose()
+
+
+@scenario
+async def test_notices_of_drops_do_not_flood_the_log(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with publisher(runtime, short_tmp_path) as server:
+        async with raw_peer(server) as peer:
+
+            def lines() -> list[str]:
+                return [
+                    r.getMessage().split("frame_bytes: ")[1] for r in caplog.records if "dropped" in r.msg
+                ]
+
+            many = Dropped(tuple((0x9000_0000_0000_0000 + n, n) for n in range(1, 60_001)))
+            await send_raw(peer, frame_of(many))
+            await eventually(lambda: lines())
+            assert lines()[0].startswith("60000 of 0x900000000000ea60, 59999 of 0x900000000000ea5f, ")
+            assert lines()[0].count(" of 0x9") == 10
+            assert lines()[0].endswith(f", {sum(range(59_991))} of other types")
+            for _ in range(100):
+                await send_raw(peer, frame_of(Dropped(((event_type(Count).type_id, 3),))))
+            so_many = sum(range(60_001)) + 300
+            await eventually(lambda: server.get_peer_counters()["raw"].dropped_by_peer == so_many)
+            assert len(lines()) == 1
+            # Some time later there is one more line, which makes up for the others.
+            server._peers.up["raw"].log_drops_at = 0.0
+            await send_raw(peer, frame_of(Dropped(((event_type(Count).type_id, 4),))))
+            await eventually(lambda: len(lines()) == 2)
+            assert lines()[1] == "4 of Count, 300 since the last such message"
+            await send_raw(peer, frame_of(Dropped(((event_type(Count).type_id, 5),))))
+            await eventually(lambda: server.get_peer_counters()["raw"].dropped_by_peer == so_many + 9)
+        await eventually(lambda: len(lines()) == 3)
+        assert lines()[2] == "5 since the last such message"
 
 
 # --- the limit of the whole endpoint -----------------------------------------------------------------------

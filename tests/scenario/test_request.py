@@ -427,6 +427,43 @@ async def test_answer_of_another_type_is_unexpected(
         assert_nothing_open(server, client)
 
 
+@scenario
+async def test_answer_of_another_type_leaves_the_request_to_the_other_responder(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config = at(short_tmp_path, "asker")
+    async with (
+        runtime.endpoint_class.serve(config) as asker,
+        runtime.endpoint_class("good").run() as good,
+        raw_peer(asker, Question, name="bad") as bad,
+        anyio.create_task_group() as tasks,
+    ):
+        wrong_one_came = anyio.Event()
+
+        async def answer(question: Question) -> None:
+            await wrong_one_came.wait()
+            await good.respond(question, Reply(number=question.number))
+
+        good.subscribe(Question, answer)
+        await good.connect_to_endpoints(config)
+        answers = []
+
+        async def ask() -> None:
+            answers.append((await asker.request(Question(number=5))).number)
+
+        tasks.start_soon(ask)
+        await bad.read(lambda: bad.of(Arrived))
+        other = event_type(Other)
+        assert bad.session.send_response(bad.of(Arrived)[0].number, other, other.encode(Other(number=1)))
+        await bad.write()
+        await eventually(lambda: asker.get_peer_counters()["bad"].responses_received == 1)
+        await turns()
+        assert answers == []
+        wrong_one_came.set()
+        await eventually(lambda: answers)
+        assert answers == [5]
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("where", ["local", "remote"])
 @scenario

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
-from lahja_capn import BroadcastConfig
+from lahja_capn import BroadcastConfig, Limits
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other, Question, Reply
-from tests.scenario.support import Collector, eventually, pair, scenario, turns
+from tests.scenario.support import DEADLINE_S, Collector, at, eventually, pair, raw_peer, scenario, turns
 
 INTERNAL = BroadcastConfig(internal=True)
 
@@ -502,3 +502,28 @@ def test_handler_that_meets_a_cancelled_future_is_a_handler_error(
             assert [type(record.exc_info[1]) for record in errors(caplog)] == [asyncio.CancelledError]
 
     asyncio_runtime.run(main)
+
+
+@scenario
+async def test_peer_that_never_acknowledges_is_disconnected_and_the_others_are_waited_for(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = at(short_tmp_path, "server")
+    async with (
+        runtime.endpoint_class.serve(config, limits=Limits(request_timeout_s=0.2)) as server,
+        runtime.endpoint_class("other").run() as other,
+        raw_peer(server, name="mute") as mute,
+    ):
+        await other.connect_to_endpoints(config)
+        with anyio.fail_after(DEADLINE_S):
+            await server.subscribe(Count, Collector()).acknowledged()
+        assert other.is_endpoint_subscribed_to("server", Count)
+        assert server.is_connected_to("other")
+        assert not server.is_connected_to("mute")
+        await mute.read(lambda: mute.closed)
+        assert mute.closed is not None
+        assert mute.closed.code == "protocolError"
+        assert "not acknowledged within 0.2 s" in mute.closed.text
+        # For the next one nobody is waited for in vain.
+        await server.subscribe(Other, Collector()).acknowledged()
+    assert "'mute' is disconnected: subscriptions were not acknowledged within 0.2 s" in caplog.text

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from lahja_capn import (
@@ -19,7 +20,7 @@ from lahja_capn import (
 )
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Question
-from tests.scenario.support import Collector, eventually, pair, scenario
+from tests.scenario.support import Collector, eventually, pair, scenario, turns
 
 
 class Word(BaseEvent):
@@ -159,6 +160,35 @@ async def test_unreadable_response_raises_at_the_requester(runtime: Runtime, sho
         assert (await client.request(Asked("doog"))).text == "good"
         assert client._peers.up["server"].pending == {}
         assert len(client._bus.deadlines) == 0
+
+
+@scenario
+async def test_unreadable_response_leaves_the_request_to_the_other_responder(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+        unreadable_one_came = anyio.Event()
+
+        async def answer_badly(asked: Asked) -> None:
+            await server.respond(asked, Said("bad"))
+
+        async def answer(asked: Asked) -> None:
+            await unreadable_one_came.wait()
+            await client.respond(asked, Said("good"))
+
+        await server.subscribe(Asked, answer_badly).acknowledged()
+        client.subscribe(Asked, answer)
+        answers = []
+
+        async def ask() -> None:
+            answers.append((await client.request(Asked("which"))).text)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await eventually(lambda: client.get_peer_counters()["server"].responses_received == 1)
+            await turns()
+            unreadable_one_came.set()
+        assert answers == ["good"]
 
 
 @scenario

@@ -95,6 +95,31 @@ def test_answer_of_a_subclass_is_unexpected() -> None:
         pending.result()
 
 
+def test_wrong_answer_does_not_end_it_while_others_work_on_it() -> None:
+    pending = asked("a", "b")
+    pending.answer((1, 1), object(), "Other")  # type: ignore[arg-type]
+    assert pending.waits
+    reply = Reply()
+    pending.answer((2, 2), reply, "Reply")  # type: ignore[arg-type]
+    assert pending.result() is reply
+
+
+def test_failure_is_told_on_one_line_and_without_what_a_terminal_obeys() -> None:
+    told = ResponderFailure("a", "handlerRaised", "K\x1b[2J", "line\nERROR forged\u202e\x85 \N{SNOWMAN}")
+    assert str(told) == "a (handlerRaised) K\\x1b[2J: line\\nERROR forged\\u202e\\x85 \N{SNOWMAN}"
+    assert told.text.startswith("line\nERROR"), "the fact is as it came"
+
+
+def test_answers_that_are_none_end_it_only_together_and_say_more_than_failures() -> None:
+    pending = asked("a", "b", "c")
+    pending.unusable((2, 2), LifecycleError("unreadable"))
+    pending.answer((1, 1), object(), "Other")  # type: ignore[arg-type]
+    assert pending.waits
+    pending.responder_failed((3, 3), failure("c"))
+    with pytest.raises(LifecycleError, match="unreadable"):
+        pending.result()
+
+
 def test_failures_end_it_only_together() -> None:
     pending = asked("a", "b")
     pending.responder_failed((1, 1), failure("a"))

@@ -127,6 +127,11 @@ def test_a_connector_that_changes_its_mind_says_goodbye_alone() -> None:
     assert pair.take(pair.right) == [Closed("shutdown", "", True)]
 
 
+def test_a_peers_goodbye_says_nothing_that_a_terminal_obeys() -> None:
+    closed = RawPeer().up().closed(Goodbye("shutdown", "a\x1b[2Jb\r\nERROR forged"))
+    assert closed.text == "a\\x1b[2Jb\\r\\nERROR forged"
+
+
 def test_a_long_goodbye_text_is_cut() -> None:
     pair = up()
     pair.left.close("internalError", "x" * 5000, pair.now)
