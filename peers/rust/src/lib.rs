@@ -31,4 +31,9 @@ pub use error::{
 pub use hub::Notice;
 pub use session::Counters;
 pub use types::{type_id, EventStruct, Kind, Row};
+/// The examples of README.md, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use wire::limits::{Limits, UNLIMITED};
