@@ -141,7 +141,9 @@ class OpaqueEventType(EventType):
 
 def row_of(plan: StructPlan) -> TypeRow:
     """Return the id table's row of a struct."""
-    return TypeRow(plan.type_id, "struct", plan.name, layout_of(plan.schema))
+    # The parser's name of a file that was imported from above is its path on this machine: nobody's business elsewhere.
+    file, colon, struct = plan.name.rpartition(":")
+    return TypeRow(plan.type_id, "struct", file.rpartition("/")[2] + colon + struct, layout_of(plan.schema))
 
 
 def reachable_rows(plan: StructPlan, owner: str) -> tuple[TypeRow, ...]:

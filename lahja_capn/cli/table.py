@@ -82,11 +82,9 @@ def make_entries(
 
 def _entry(struct: StructDescription, wire_id: int, reaches: tuple[int, ...]) -> Entry:
     row = struct.row
-    file, _, name = row.name.rpartition(":")
-    # The parser names a file that lies outside of the first one's folder by its place on this machine.
-    shown = f"{file.rpartition('/')[2]}:{name}"
+    name = row.name.rpartition(":")[2]
     return Entry(
-        wire_id, row.type_id, row.kind, shown, row.layout, struct.texts, struct.fields, reaches, name
+        wire_id, row.type_id, row.kind, row.name, row.layout, struct.texts, struct.fields, reaches, name
     )
 
 

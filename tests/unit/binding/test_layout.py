@@ -164,6 +164,28 @@ def test_a_struct_inside_a_generic_one_inherits_its_parameters(tmp_path: Path) -
         assert getattr(event.outer, "in").value == "x"
 
 
+def test_a_row_names_the_file_and_not_where_it_lies_on_this_machine(tmp_path: Path) -> None:
+    for folder, text in (
+        ("common", "@0xb6a2d0c4e8f71935; struct Price @0xd1c0b5a4938e7f62 { cents @0 :UInt32; }"),
+        (
+            "shop",
+            '@0xc7b3e1d5f9082a46; using Common = import "../common/price.capnp";'
+            " struct Offer @0xe2d1c6b5a49f8073 { price @0 :Common.Price; }",
+        ),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ("price.capnp" if folder == "common" else "offer.capnp")).write_text(text)
+
+    with own_registry():
+
+        @bind(load(tmp_path / "shop" / "offer.capnp").Offer)
+        class Offer(BaseEvent):
+            price: Any
+
+        kind = event_type(Offer)
+    assert [row.name for row in (kind.row, *kind.reachable)] == ["offer.capnp:Offer", "price.capnp:Price"]
+
+
 def test_reachable_rows_are_all_structs_inside_without_the_event_itself() -> None:
     kind = event_type(Everything)
     assert [row.name for row in sorted(kind.reachable, key=lambda row: row.name)] == [
