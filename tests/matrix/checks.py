@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .pair import SERVER_EVENT_CREDIT, START_LIMIT_S, Pair
+from .pair import CLIENT_EVENT_CREDIT, SERVER_EVENT_CREDIT, START_LIMIT_S, Pair
 from .program import LIMIT_S, Program, Trouble
 from .values import VALUES
 
@@ -179,11 +179,15 @@ def large_event(pair: Pair) -> None:
 
 def credit(pair: Pair) -> None:
     """The receiver takes nothing: the sender stops at its window, requests pass, and then everything arrives."""
-    sender, receiver = pair.client, pair.server
-    pair.subscribe(receiver, "Count")
-    for program in (sender, receiver):
+    for program in (pair.client, pair.server):
         pair.serve_requests(program)
-    window = SERVER_EVENT_CREDIT // COUNT_FRAME_BYTES + 1
+    _exhaust(pair, pair.client, pair.server, SERVER_EVENT_CREDIT // COUNT_FRAME_BYTES + 1)
+    _exhaust(pair, pair.server, pair.client, CLIENT_EVENT_CREDIT // COUNT_FRAME_BYTES + 1)
+
+
+def _exhaust(pair: Pair, sender: Program, receiver: Program, window: int) -> None:
+    """The window in Count events, the last of which is the one that takes the balance below zero."""
+    pair.subscribe(receiver, "Count")
     before = sender.do("status", "status")["sent_events"]
     receiver.do("hold", "holding")
     tag, total = pair.count(sender, receiver, 4 * window)

@@ -11,9 +11,10 @@ from peers.languages import FOREIGN, PEERS
 
 from .program import Program
 
-# Small, so that an ordinary burst exhausts it: 1,638 Count events of 40 bytes. The connector keeps its default, so
-# that each language meets a small window as sender and as receiver in the pairs of one row or column.
+# Windows for events, small, so that an ordinary burst exhausts them: 1,638 and 6,553 Count events of 40 bytes. Two
+# sizes, as a program that confuses the two directions would not show with one.
 SERVER_EVENT_CREDIT = 65_536
+CLIENT_EVENT_CREDIT = 262_144
 
 # For a new process, whose runtime and libraries may have to be read from a busy disk.
 START_LIMIT_S = 30.0
@@ -88,7 +89,14 @@ class Pair:
 
     def new_client(self) -> Program:
         """Start a connector, of the name that they all have, and wait for nothing."""
-        return self._start(self.connecting, "client", "--connect", os.fspath(self.path), "--expect", "server")
+        options = {
+            "--connect": os.fspath(self.path),
+            "--expect": "server",
+            "--event-credit": str(CLIENT_EVENT_CREDIT),
+        }
+        return self._start(
+            self.connecting, "client", *(word for option in options.items() for word in option)
+        )
 
     def _start(self, side: Side, name: str, *options: str) -> Program:
         program = side.start(name, *options)
