@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
 from ..errors import ConfigError
 from ..session import Policy
@@ -38,6 +40,17 @@ def check_seconds(name: str, seconds: object) -> float:
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0:
         return seconds
     raise ConfigError(f"{name} is a number of seconds above 0, got {seconds!r}")
+
+
+def check_uids(uids: object) -> frozenset[int] | None:
+    """Return numbers of users, None for None. Raises ConfigError for anything else, most often a name."""
+    if uids is None:
+        return None
+    if isinstance(uids, Collection) and not isinstance(uids, (str, bytes)):
+        found = frozenset(uids)
+        if found and all(type(uid) is int and 0 <= uid < 2**32 for uid in found):
+            return found
+    raise ConfigError(f"allowed_uids are numbers of users, such as {{os.getuid(), 0}}, got {uids!r}")
 
 
 def check_connection_config(config: object) -> ConnectionConfig:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, ClassVar, NoReturn, Self
 
 import anyio
@@ -19,7 +19,7 @@ from ..errors import LifecycleError
 from ..session import LocalEndpoint, Policy, WireTable
 from ..wire.limits import Limits
 from .api import EndpointAPI
-from .arguments import check_limits, check_policy, check_seconds
+from .arguments import check_limits, check_policy, check_seconds, check_uids
 from .bus import Bus
 from .config import ConnectionConfig, check_endpoint_name
 from .handlers import HandlerErrorHook
@@ -62,13 +62,16 @@ class LivingEndpoint(EndpointAPI):
         peer_policy: what happens to an event for a peer whose queue (``limits.queued_per_peer_bytes``) is full.
         on_handler_error: called with the event and the exception, after it was logged.
         connect_timeout_s: how long ``connect_to_endpoints`` waits for each endpoint.
+        allowed_uids: numbers of the users whose processes may be connected with over Unix sockets; by default only
+            the one that this process runs as.
 
     Raises:
         InvalidEndpointName: see :func:`check_endpoint_name`.
     """
 
     _runtime_class: ClassVar[type[Runtime]]
-    _transport_class: ClassVar[type[Transport]]
+    # Made with the users who may be connected with over Unix sockets.
+    _transport_class: ClassVar[Callable[[frozenset[int] | None], Transport]]
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class LivingEndpoint(EndpointAPI):
         peer_policy: Policy = Policy.WAIT,
         on_handler_error: HandlerErrorHook | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        allowed_uids: Collection[int] | None = None,
     ) -> None:
         self.name = check_endpoint_name(name)
         self.limits = check_limits(limits)
@@ -86,7 +90,7 @@ class LivingEndpoint(EndpointAPI):
         self._peer_policies: dict[str, Policy] = {}
         self._connect_timeout_s = check_seconds("connect_timeout_s", connect_timeout_s)
         self._runtime = self._runtime_class()
-        self._transport = self._transport_class()
+        self._transport = self._transport_class(check_uids(allowed_uids))
         keepalive_s = self.limits.keepalive_s
         self._local = LocalEndpoint(
             name=name,

@@ -10,6 +10,7 @@ memory and in the user's cache folder, so that a program pays it once per change
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import subprocess
@@ -21,6 +22,8 @@ from typing import Any
 
 import capnp
 from lahja_capn.errors import SchemaError
+
+logger = logging.getLogger("lahja_capn.schema")
 
 # The child takes about 0.15 s; a schema that keeps the parser busy for a minute is a broken one.
 _CHECK_TIMEOUT_S = 60.0
@@ -53,6 +56,8 @@ _site_folder = str(Path(capnp.__file__).resolve().parent.parent)
 _loaded: dict[tuple[str, tuple[str, ...]], tuple[str, ModuleType]] = {}
 _parsers: list[Any] = []
 _accepted: set[str] = set()
+# File id -> the file that was loaded with it, and what it said.
+_files: dict[int, tuple[str, bytes]] = {}
 
 
 def load(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]] = ()) -> ModuleType:
@@ -89,7 +94,24 @@ def load(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]]
     _parsers.append(parser)
     module: ModuleType = parser.load(file, imports=list(folders))
     _loaded[file, folders] = (key, module)
+    _look_for_copies(file, module.schema.node.id)
     return module
+
+
+def _look_for_copies(file: str, file_id: int) -> None:
+    """Say if another file with other content has the same id: most likely one was copied from the other."""
+    content = Path(file).read_bytes()
+    other, said = _files.setdefault(file_id, (file, content))
+    if other != file and said != content:
+        logger.warning(
+            "Schema files %s and %s have the same id @%#018x and are not the same: structs of one name in both have one "
+            "type id, so peers take one for the other. Give one of them a new id (capnp id).",
+            other,
+            file,
+            file_id,
+        )
+    elif other == file:
+        _files[file_id] = (file, content)
 
 
 def _content_key(file: str, folders: tuple[str, ...]) -> str:

@@ -18,8 +18,8 @@ from .unix import UnixTransport
 class Transports:
     """Unix sockets for a config with a path, TCP for one with a URL: one endpoint may use both."""
 
-    def __init__(self) -> None:
-        self._unix = UnixTransport()
+    def __init__(self, allowed_uids: frozenset[int] | None = None) -> None:
+        self._unix = UnixTransport(allowed_uids)
         self._tcp = TcpTransport()
 
     async def resolve(self, config: ConnectionConfig) -> Sequence[Any]:

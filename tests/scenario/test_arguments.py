@@ -47,7 +47,13 @@ async def test_policy_by_its_value_is_that_policy_and_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "options", [{"limits": {"segments": 1}}, {"connect_timeout_s": "3"}, {"connect_timeout_s": 0}]
+    "options",
+    [
+        {"limits": {"segments": 1}},
+        {"connect_timeout_s": "3"},
+        {"connect_timeout_s": 0},
+        *({"allowed_uids": uids} for uids in ("root", 0, ["root"], [-1], [True], [])),
+    ],
 )
 def test_option_of_the_wrong_kind_is_refused_by_the_constructor(
     asyncio_runtime: Runtime, options: dict[str, Any]

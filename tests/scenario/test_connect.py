@@ -503,16 +503,31 @@ async def test_server_out_of_descriptors_says_so_and_accepts_later(
 async def test_peer_of_another_user_is_refused(
     runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = at(short_tmp_path, "server")
+    config, us, other = at(short_tmp_path, "server"), os.geteuid(), os.geteuid() + 1
     async with (
-        runtime.endpoint_class.serve(config) as server,
+        runtime.endpoint_class.serve(config, allowed_uids={other}) as server,
         runtime.endpoint_class("client").run() as client,
     ):
-        server._listener._allowed_uids = frozenset({os.geteuid() + 1})
         with pytest.raises(RemoteDisconnected):
             await client.connect_to_endpoints(config)
         assert not server.is_connected_to("client")
-    assert f"refused a connection of user {os.geteuid()}; allowed are {os.geteuid() + 1}" in caplog.text
+    assert f"refused a connection of user {us}; allowed are {other}" in caplog.text
+    async with (
+        runtime.endpoint_class.serve(config) as server,
+        runtime.endpoint_class("client", allowed_uids=[other]).run() as client,
+    ):
+        with pytest.raises(ConnectionAttemptRejected, match=f"process of user {us}; allowed are {other}"):
+            await client.connect_to_endpoints(config)
+
+
+@scenario
+async def test_users_that_are_named_may_connect(runtime: Runtime, short_tmp_path: Path) -> None:
+    config, uids = at(short_tmp_path, "server"), (os.geteuid(), os.geteuid() + 1)
+    async with (
+        runtime.endpoint_class.serve(config, allowed_uids=uids) as server,
+        runtime.endpoint_class("client", allowed_uids=uids).run() as client,
+    ):
+        await join(client, server, config)
 
 
 @scenario

@@ -23,6 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setattr(loader, "_accepted", set())
     monkeypatch.setattr(loader, "_loaded", {})
+    monkeypatch.setattr(loader, "_files", {})
     return folder
 
 
@@ -185,6 +186,24 @@ def test_two_files_with_one_id_do_not_disturb_each_other(tmp_path: Path) -> None
     one = load(write(tmp_path, "one/a.capnp", GOOD.format(id=2**63 + 18)))
     two = load(write(tmp_path, "two/a.capnp", GOOD.format(id=2**63 + 18)))
     assert one.Foo.new_message(x=1).x == two.Foo.new_message(x=1).x
+
+
+def test_a_copy_with_the_same_id_and_other_content_is_told_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = GOOD.format(id=2**63 + 21)
+    one = write(tmp_path, "one.capnp", text)
+    load(one)
+    load(write(tmp_path, "same.capnp", text))
+    one.write_text(text + "struct Later {}")
+    load(one)
+    assert caplog.messages == [], "neither an exact copy nor a new version of the same file is a mistake"
+    two = write(tmp_path, "two.capnp", text.replace("Int32", "Text"))
+    load(two)
+    [message] = caplog.messages
+    assert message.startswith(
+        f"Schema files {one} and {two} have the same id @0x8000000000000015 and are not the same"
+    )
 
 
 def test_a_module_that_nobody_keeps_leaves_its_structs_usable(tmp_path: Path) -> None:
