@@ -70,8 +70,7 @@ class LivingEndpoint(EndpointAPI):
     """
 
     _runtime_class: ClassVar[type[Runtime]]
-    # Made with the users who may be connected with over Unix sockets.
-    _transport_class: ClassVar[Callable[[frozenset[int] | None], Transport]]
+    _transport_class: ClassVar[type[Transport]]
 
     def __init__(
         self,

@@ -102,6 +102,9 @@ class Listener(Protocol):
 class Transport(Protocol):
     """Makes listeners and channels."""
 
+    def __init__(self, allowed_uids: frozenset[int] | None = None) -> None:
+        """``allowed_uids``: users whose processes may be at the other end, where the system tells who that is."""
+
     async def resolve(self, config: ConnectionConfig) -> Sequence[Any]:
         """Find the addresses to try, in order; what they are is the transport's own affair. Never empty.
 

@@ -104,8 +104,8 @@ def _look_for_copies(file: str, file_id: int) -> None:
     other, said = _files.setdefault(file_id, (file, content))
     if other != file and said != content:
         logger.warning(
-            "Schema files %s and %s have the same id @%#018x and are not the same: structs of one name in both have one "
-            "type id, so peers take one for the other. Give one of them a new id (capnp id).",
+            "Schema files %s and %s have the same id @%#018x and are not the same: structs of one name in both "
+            "have one type id, so peers take one for the other. Give one of them a new id (capnp id).",
             other,
             file,
             file_id,
