@@ -374,9 +374,30 @@ func TestRequestsAreAnsweredOnceAndLateAnswersCounted(t *testing.T) {
 	}
 }
 
+func TestMoreOpenRequestsThanAllowedAreOverloaded(t *testing.T) {
+	ask := eventType(1)
+	a, b := connected(t, []uint64{1}, func(_, acceptor *Local) { acceptor.OpenRequests = 2 }, ask)
+	b.serves[1] = true
+	for range 3 {
+		_, _ = a.QueueRequest(ask, 1, content(t, wire.Request, 1, 1, 40))
+	}
+	pump(a, b, nil, nil)
+	if count[Arrived](b.seen) != 2 || count[AnsweredFailed](a.seen) != 1 ||
+		a.seen[0].(AnsweredFailed).Code != wirecapnp.FailedCode_overloaded {
+		t.Fatalf("got %v and %v", b.seen, a.seen)
+	}
+	b.Fail(1, wirecapnp.FailedCode_handlerRaised, "", "")
+	_, _ = a.QueueRequest(ask, 1, content(t, wire.Request, 1, 1, 40))
+	pump(a, b, nil, nil)
+	if count[Arrived](b.seen) != 3 {
+		t.Error("an answered request still counts as open")
+	}
+}
+
 func TestAForgottenRequestThatWaitsForCreditIsNotSent(t *testing.T) {
 	ask := eventType(1)
 	a, b := connected(t, []uint64{1}, func(_, acceptor *Local) { acceptor.RequestCredit = 0 }, ask)
+	b.serves[1] = true
 	number, _ := a.QueueRequest(ask, 1, content(t, wire.Request, 1, 1, 40))
 	a.Forget(number)
 	b.ReturnRequestCredit(1000)
