@@ -8,9 +8,22 @@ from typing import Any
 
 import pytest
 
-from lahja_capn import BroadcastConfig, ConfigError, LifecycleError, Policy
+from lahja_capn import (
+    BaseEvent,
+    BaseRequestResponseEvent,
+    BindError,
+    BroadcastConfig,
+    ConfigError,
+    ConnectionConfig,
+    EventArgumentError,
+    InvalidEndpointName,
+    LifecycleError,
+    Limits,
+    Policy,
+    bind,
+)
 from tests.conftest import Runtime
-from tests.scenario.events import Count, Question, Reply
+from tests.scenario.events import Blob, Count, Question, Reply, schema
 from tests.scenario.support import at, eventually, pair, scenario
 
 
@@ -152,3 +165,180 @@ async def test_timeout_names_the_absolute_path(
     async with runtime.endpoint_class("client", connect_timeout_s=0.02).run() as client:
         with pytest.raises(TimeoutError, match=re.escape(str(short_tmp_path / "late.ipc"))):
             await client.connect_to_endpoints(config)
+
+
+# --- what the caller gets wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "wanted", "got"),
+    [
+        ({"number": "seven"}, "number", "int", "'seven'"),
+        ({"number": -1}, "number", "0", "-1"),
+        ({"number": 2**32}, "number", str(2**32 - 1), str(2**32)),
+        ({"number": 1.5}, "number", "int", "1.5"),
+        ({"number": None}, "number", "int", "None"),
+        ({"nummer": 1}, "nummer", "number", "nummer"),
+    ],
+)
+def test_wrong_argument_names_event_field_wanted_and_got(
+    arguments: dict[str, Any], path: str, wanted: str, got: str
+) -> None:
+    with pytest.raises(EventArgumentError) as caught:
+        Count(**arguments)
+    error = caught.value
+    assert (error.event, error.path) == ("Count", path)
+    text = str(error)
+    assert "Count" in text
+    assert path in text
+    assert wanted in error.wanted + text
+    assert got in error.got + text
+
+
+def test_positional_arguments_and_text_for_data_are_refused() -> None:
+    with pytest.raises(TypeError):
+        Count(1)  # type: ignore[call-arg,misc]
+    with pytest.raises(EventArgumentError) as caught:
+        Blob(number=1, data="aGVsbG8=")
+    assert (caught.value.event, caught.value.path) == ("Blob", "data")
+
+
+class NeverBound(BaseEvent):
+    pass
+
+
+class NeverBoundRequest(BaseRequestResponseEvent[Reply]):
+    pass
+
+
+class OnlyInherits(Count):
+    pass
+
+
+@scenario
+async def test_unbound_classes_are_refused_everywhere_with_the_fix(runtime: Runtime) -> None:
+    async with runtime.endpoint_class("alone").run() as endpoint:
+        for cls in (NeverBound, NeverBoundRequest, OnlyInherits):
+            for use in (
+                cls,
+                lambda cls=cls: endpoint.subscribe(cls, print),
+                lambda cls=cls: endpoint.stream(cls),
+                lambda cls=cls: endpoint.is_any_endpoint_subscribed_to(cls),
+            ):
+                with pytest.raises(BindError) as caught:
+                    use()
+                assert caught.value.event == cls.__qualname__
+                assert "bind" in str(caught.value)
+            with pytest.raises(BindError):
+                await endpoint.wait_for(cls)
+        for thing in ("text", 7, object()):
+            with pytest.raises(BindError):
+                await endpoint.broadcast(thing)  # type: ignore[arg-type]
+            with pytest.raises(BindError):
+                endpoint.broadcast_nowait(thing)  # type: ignore[arg-type]
+        assert endpoint.get_subscribed_events() == set()
+
+
+@scenario
+async def test_subscribe_refuses_what_cannot_handle_events(runtime: Runtime) -> None:
+    async with runtime.endpoint_class("alone").run() as endpoint:
+        for handler in (None, "print", 7):
+            with pytest.raises(TypeError, match="handler") as caught:
+                endpoint.subscribe(Count, handler)  # type: ignore[arg-type]
+            assert repr(handler) in str(caught.value)
+        for queue in (0, -1, 1.5, None):
+            with pytest.raises(ConfigError, match="queue") as refused:
+                endpoint.subscribe(Count, print, queue=queue)  # type: ignore[arg-type]
+            assert repr(queue) in str(refused.value)
+            with pytest.raises(ConfigError, match="queue"):
+                endpoint.stream(Count, queue=queue)  # type: ignore[arg-type]
+        assert endpoint.get_subscribed_events() == set()
+
+
+@scenario
+async def test_request_takes_a_request_and_a_reply_address_is_never_made_by_hand(runtime: Runtime) -> None:
+    async with runtime.endpoint_class("alone").run() as endpoint:
+        endpoint.subscribe(Count, print)
+        with pytest.raises(TypeError, match="BaseRequestResponseEvent"):
+            await endpoint.request(Count(number=1))  # type: ignore[arg-type]
+        for token in ("abc", 7, (0, 1)):
+            with pytest.raises(TypeError, match="by hand"):
+                await endpoint.broadcast(Count(number=1), BroadcastConfig(filter_event_id=token))
+    with pytest.raises(ValueError, match="internal"):
+        BroadcastConfig(filter_endpoint="a", internal=True)
+
+
+BAD_NAMES = [
+    "",
+    " ",
+    "a b",
+    "a/b",
+    "../a",
+    ".hidden",
+    "-flag",
+    "_x",
+    "a\n",
+    "a\0b",
+    "k\u00fcche",
+    "\u0661",
+    "a" * 101,
+    None,
+    7,
+    b"bytes",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=repr)
+def test_invalid_endpoint_name_is_refused_wherever_it_appears(runtime: Runtime, name: Any) -> None:
+    with pytest.raises(InvalidEndpointName) as caught:
+        runtime.endpoint_class(name)
+    assert caught.value.name == name
+    text = str(caught.value)
+    assert repr(name) in text
+    assert "1 to 100" in text
+    with pytest.raises(InvalidEndpointName):
+        ConnectionConfig.from_name(name)
+
+    async def connect() -> None:
+        async with runtime.endpoint_class("a").run() as endpoint:
+            with pytest.raises(InvalidEndpointName):
+                await endpoint.connect_to_endpoints(ConnectionConfig(name, Path("/nowhere/x.ipc")))
+        with pytest.raises(InvalidEndpointName):
+            async with runtime.endpoint_class.serve(ConnectionConfig(name, Path("/nowhere/x.ipc"))):
+                pass
+
+    runtime.run(connect)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "A.b-c_d", "a" * 100])
+def test_valid_endpoint_names(runtime: Runtime, name: str) -> None:
+    assert runtime.endpoint_class(name).name == name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"frame_bytes": 0},
+        {"frame_bytes": 2**31},
+        {"request_timeout_s": 0},
+        {"request_timeout_s": float("nan")},
+        {"keepalive_s": -1},
+        {"queued_per_peer_bytes": 0},
+        {"segments": 513},
+    ],
+    ids=repr,
+)
+def test_impossible_limit_is_refused_when_it_is_made(options: dict[str, Any]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError) as caught:
+        Limits(**options)
+    assert name in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_two_classes_for_one_struct_are_refused() -> None:
+    with pytest.raises(BindError, match="One class per struct"):
+
+        @bind(schema.Count)
+        class Second(BaseEvent):
+            pass

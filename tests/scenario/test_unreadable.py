@@ -1,4 +1,4 @@
-"""Events whose class reads its own bytes and cannot: one event is lost, loudly, and nothing else suffers."""
+"""What cannot be read, an event or an answer: one is lost or fails, loudly, and nothing else suffers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from lahja_capn import (
     RequestFailed,
     bind,
 )
+from lahja_capn.binding import event_type
+from lahja_capn.session import FailedArrived, ResponseArrived
+from lahja_capn.wire import FrameKind
 from tests.conftest import Runtime
-from tests.scenario.events import Count, Question
-from tests.scenario.support import Collector, eventually, pair, scenario, turns
+from tests.scenario.events import Count, Question, Reply
+from tests.scenario.rawpeer import (
+    event_frame,
+    send_raw,
+)
+from tests.scenario.support import Collector, at, eventually, pair, raw_peer, scenario, turns
 
 
 class Word(BaseEvent):
@@ -206,3 +213,50 @@ async def test_event_that_cannot_be_encoded_raises_and_leaves_no_request(
             await client.request(Asked("x"))
         assert client._peers.up["server"].pending == {}
         assert len(client._bus.deadlines) == 0
+
+
+@scenario
+async def test_unreadable_request_is_answered_as_failed_and_the_connection_lives(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+
+        async def answer(request: Question) -> None:
+            await server.respond(request, Reply(number=request.number))
+
+        server.subscribe(Question, answer)
+        async with raw_peer(server) as peer:
+            wire_id = peer.table.wire_id(event_type(Question))
+            # A root pointer that points outside its message.
+            wild = (0x7FFF_FFF0).to_bytes(4, "little") + (1).to_bytes(2, "little") + bytes(2) + bytes(8)
+            for number in (1, 2):
+                peer.session._outgoing.new()
+                peer.session._outbox.requests_sent_to = number
+            await peer.write()
+            await send_raw(peer, event_frame(wire_id, (wild,), FrameKind.REQUEST, 1))
+            good = event_type(Question).encode(Question(number=5))
+            await send_raw(peer, event_frame(wire_id, good, FrameKind.REQUEST, 2))
+            await peer.read(lambda: peer.of(FailedArrived) and peer.of(ResponseArrived))
+            (failed,) = peer.of(FailedArrived)
+            assert (failed.number, failed.code) == (1, "unreadable")
+            assert failed.type_name == "EventFieldError"
+
+
+@scenario
+async def test_failing_responders_are_told_apart(runtime: Runtime, short_tmp_path: Path) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+
+        def refuse(request: Question) -> None:
+            raise LookupError("no such number")
+
+        await server.subscribe(Question, refuse).acknowledged()
+        with pytest.raises(RequestFailed) as caught:
+            await client.request(Question(number=1))
+        (failure,) = caught.value.failures
+        assert (failure.endpoint, failure.code, failure.type_name, failure.text) == (
+            "server",
+            "handlerRaised",
+            "LookupError",
+            "no such number",
+        )
+        assert "server" in str(caught.value)
