@@ -154,7 +154,8 @@ void Core::came_up(const ConnectionPtr& connection) {
 void Core::subscriptions_changed(const ConnectionPtr& connection) {
   // One look is enough, however often the peer changes its mind before it.
   if (std::exchange(connection->subscriptions_changed, true)) return;
-  deliver(What::other, [this, connection] {
+  // Not at once: a peer that changes one of many ids in each message must not cost a look at all of them each time.
+  deliveries_.push_back({What::other, [this, connection] {
     connection->subscriptions_changed = false;
     const auto now = connection->session.peer_types();
     const auto before = std::exchange(connection->told_types, now);
@@ -166,7 +167,7 @@ void Core::subscriptions_changed(const ConnectionPtr& connection) {
     for (const auto id : now) {
       if (before.count(id) == 0) on_peer_subscription(peer, id, true);
     }
-  });
+  }});
 }
 
 void Core::ended(const ConnectionPtr& connection, const Ended& why) {

@@ -155,7 +155,9 @@ class Core : public std::enable_shared_from_this<Core> {
   Instant next_deadline() const;
   void watch_listener(int operation);
   void accept_all();
-  void read(const ConnectionPtr& connection);
+  // True if everything that had arrived was read.
+  bool read(const ConnectionPtr& connection);
+  void look_at_broken(const ConnectionPtr& connection);
   void write(Connection& connection);
   void pump(const ConnectionPtr& connection);
   void handle(const ConnectionPtr& connection, SessionEvent event);

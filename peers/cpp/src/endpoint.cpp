@@ -162,6 +162,19 @@ std::uint64_t Endpoint::request(const EventType& type, const EventType& answer, 
                                 const std::string& peer) {
   return core_->request(type, answer, message, timeout, std::move(done), peer);
 }
+void Endpoint::post_request(const EventType& type, const EventType& answer,
+                            std::unique_ptr<capnp::MallocMessageBuilder> message, std::chrono::milliseconds timeout,
+                            Callback<void(RawOutcome&&)> done, Callback<void(std::exception_ptr)> refused) {
+  // The core runs this itself: it is there, and owns it.
+  core_->post([core = core_.get(), &type, &answer, message = std::move(message), timeout, done = std::move(done),
+               refused = std::move(refused)]() mutable {
+    try {
+      core->request(type, answer, *message, timeout, std::move(done), "");
+    } catch (...) {
+      refused(std::current_exception());
+    }
+  });
+}
 void Endpoint::forget_request(std::uint64_t id) { core_->forget_request(id); }
 bool Endpoint::all_acknowledged() const { return core_->all_acknowledged(); }
 Counters Endpoint::counters() const { return core_->counters(); }

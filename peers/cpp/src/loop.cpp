@@ -184,7 +184,7 @@ void Core::disconnect(const std::string& peer) {
 
 // --- one connection ---
 
-void Core::read(const ConnectionPtr& connection) {
+bool Core::read(const ConnectionPtr& connection) {
   std::size_t total = 0;
   while (connection->fd && !connection->session.deciding() && total < read_at_once) {
     auto space = connection->session.receive_space();
@@ -194,16 +194,26 @@ void Core::read(const ConnectionPtr& connection) {
       total += bytes;
       connection->session.received(bytes, Clock::now());
       pump(connection);
-      if (bytes < space.size()) return;
+      if (bytes < space.size()) return true;
     } else if (count < 0 && errno == EINTR) {
       continue;
     } else if (count < 0 && errno == EAGAIN) {
-      return;
+      return true;
     } else {
       connection->session.stream_ended(count == 0 ? "end of stream" : reason());
       pump(connection);
-      return;
+      return true;
     }
+  }
+  return false;
+}
+
+// A peer that takes no more bytes has gone, or will have soon: but what it said before, such as goodbye, counts.
+void Core::look_at_broken(const ConnectionPtr& connection) {
+  if (!connection->write_failed || !connection->fd) return;
+  if (connection->session.deciding() || read(connection)) {
+    connection->session.stream_ended("the stream takes no more bytes");
+    pump(connection);
   }
 }
 
@@ -254,6 +264,7 @@ void Core::write(Connection& connection) {
     } else if (errno != EINTR) {
       // The peer's goodbye may still wait to be read: reading tells how the connection ended.
       connection.write_failed = true;
+      wake();
     }
   }
   connection.writable = true;
@@ -322,6 +333,7 @@ void Core::handle_times(Instant now) {
   look_at_probes(now);
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     const auto connection = connections_[i];
+    look_at_broken(connection);
     connection->session.handle_time(now);
     // Deciding, or a goodbye above, may have let it go on.
     pump(connection);

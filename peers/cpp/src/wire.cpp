@@ -1,6 +1,7 @@
 #include "lahja_capn/wire.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 namespace lahja_capn {
@@ -124,6 +125,8 @@ kj::ArrayPtr<kj::byte> FrameReader::space() {
   std::size_t capacity = buffer_ ? buffer_->asBytes().size() : 0;
   // Frames that are still in use keep their buffer: then nothing in it may move.
   const bool shared = buffer_.use_count() > 1;
+  // A frame may have been let go by another thread: what that one read is read before it is written over.
+  std::atomic_thread_fence(std::memory_order_acquire);
   // A buffer of odd size was made for one large frame.
   if (held == 0 && !shared && capacity == buffer_bytes) begin_ = end_ = 0;
   const bool fits = capacity - begin_ >= wanted && end_ < capacity;

@@ -294,6 +294,41 @@ TEST(an_event_over_the_frame_limit_of_a_peer_is_counted_and_not_sent) {
   CHECK_EQUAL(pair.client.counters().events_not_sent, std::uint64_t{1});
 }
 
+TEST(what_a_handler_reads_stays_while_it_waits_for_room) {
+  auto server_config = named("server");
+  server_config.queue_bytes = 1000;
+  auto client_config = named("client");
+  client_config.event_credit = 1000;
+  Pair pair(server_config, client_config);
+  constexpr std::size_t bytes = 50000;
+  bool intact = false;
+  std::uint64_t counted = 0;
+  const auto blobs = pair.server.subscribe<Blob>([&](Blob::Reader blob, const Origin&) {
+    const auto data = blob.getData();
+    // Meanwhile the stream is read on, many times the size of the buffer that `data` lies in.
+    for (std::uint64_t i = 0; i < 2000; ++i) fill_number(pair.server, i);
+    intact = data.size() == bytes;
+    for (const kj::byte byte : data) intact = intact && byte == 7;
+  });
+  const auto ignored = pair.server.subscribe<Count>([&](Count::Reader, const Origin&) { ++counted; });
+  std::uint64_t seen = 0;
+  const auto counts = pair.client.subscribe<Count>([&](Count::Reader, const Origin&) { ++seen; });
+  pair.connect();
+  std::thread client([&] {
+    pair.client.broadcast<Blob>([](Blob::Builder blob) {
+      auto data = blob.initData(bytes);
+      for (kj::byte& byte : data) byte = 7;
+    });
+    for (std::uint64_t i = 0; i < 20000; ++i) fill_number(pair.client, i);
+    pair.client.run_until([&] { return seen == 2000 && pair.client.peer_status().at(0).queued_bytes == 0; }, patience);
+  });
+  pair.server.run_until([&] { return counted == 20000; }, patience);
+  client.join();
+  CHECK(intact);
+  CHECK_EQUAL(seen, std::uint64_t{2000});
+  CHECK_EQUAL(counted, std::uint64_t{20000});
+}
+
 TEST(close_sends_what_is_queued_and_says_goodbye) {
   Pair pair;
   int seen = 0;

@@ -162,7 +162,8 @@ TEST(damaged_control_messages_are_read_or_refused) {
       }
     }
   }
-  CHECK(read > 1000);
+  // Most damage to so short a message is to its structure, but not all.
+  CHECK(read > 100);
 }
 
 TEST(utf_8_is_judged_strictly) {

@@ -2,6 +2,7 @@
 // from a loop of its own that watches fd(). Only post(), stop() and ask() may be called from other threads.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <future>
 #include <memory>
@@ -216,20 +217,15 @@ class Endpoint {
   // Forgets the request: its `done` is not called.
   void forget_request(std::uint64_t id);
 
-  // The same from any thread. The future throws what request() would have thrown.
+  // The same from any thread. The future throws what request() would have thrown, and std::future_error if the endpoint
+  // is gone before the request is done.
   template <typename Ask, typename Answer, typename Fill>
   std::future<Outcome<Answer>> ask(Fill&& fill, std::chrono::milliseconds timeout) {
     auto promise = std::make_shared<std::promise<Outcome<Answer>>>();
     auto future = promise->get_future();
-    post([this, promise, timeout, message = build<Ask>(std::forward<Fill>(fill))]() mutable {
-      try {
-        request(event_type<Ask>(), event_type<Answer>(), *message, timeout, [promise](RawOutcome&& outcome) {
-          promise->set_value(Outcome<Answer>(std::move(outcome)));
-        });
-      } catch (...) {
-        promise->set_exception(std::current_exception());
-      }
-    });
+    post_request(event_type<Ask>(), event_type<Answer>(), build<Ask>(std::forward<Fill>(fill)), timeout,
+                 [promise](RawOutcome&& outcome) { promise->set_value(Outcome<Answer>(std::move(outcome))); },
+                 [promise](std::exception_ptr error) { promise->set_exception(error); });
     return future;
   }
 
@@ -239,6 +235,10 @@ class Endpoint {
   Counters counters() const;
 
  private:
+  void post_request(const EventType& type, const EventType& answer,
+                    std::unique_ptr<capnp::MallocMessageBuilder> message, std::chrono::milliseconds timeout,
+                    Callback<void(RawOutcome&&)> done, Callback<void(std::exception_ptr)> refused);
+
   std::shared_ptr<Core> core_;
 };
 
