@@ -320,9 +320,10 @@ TEST(what_a_handler_reads_stays_while_it_waits_for_room) {
       for (kj::byte& byte : data) byte = 7;
     });
     for (std::uint64_t i = 0; i < 20000; ++i) fill_number(pair.client, i);
-    pair.client.run_until([&] { return seen == 2000 && pair.client.peer_status().at(0).queued_bytes == 0; }, patience);
+    pair.client.run_until([&] { return seen == 2000 && pair.client.peer_status().at(0).queued_bytes == 0; },
+                          patience);
   });
-  pair.server.run_until([&] { return counted == 20000; }, patience);
+  pair.server.run_until([&] { return counted == 20000 && pair.server.peer_status().at(0).queued_bytes == 0; }, patience);
   client.join();
   CHECK(intact);
   CHECK_EQUAL(seen, std::uint64_t{2000});
