@@ -31,6 +31,8 @@ export class Outbox {
   readonly #events = new Queue<EventItem>();
   /** Events that found the queue full, in order. */
   readonly #waiting = new Queue<Waiting>();
+  /** How many events of each type are queued or wait for room. */
+  readonly #counts = new Map<bigint, number>();
   #bytes = 0;
   #requestBytes = 0;
   #lastRequest = 0n;
@@ -94,8 +96,23 @@ export class Outbox {
     if (this.#requests.remove((other) => other !== item).length > 0) this.#requestBytes -= item.frame.length;
   }
 
+  #counted(typeId: bigint, change: number): void {
+    const count = (this.#counts.get(typeId) ?? 0) + change;
+    if (count === 0) this.#counts.delete(typeId);
+    else this.#counts.set(typeId, count);
+  }
+
+  get queuedTypes(): bigint[] {
+    return [...this.#counts.keys()];
+  }
+
+  hasQueued(typeId: bigint): boolean {
+    return this.#counts.has(typeId);
+  }
+
   /** Queue an event; if there is no room, `room` is called when there was. Says whether there was room at once. */
   event(typeId: bigint, frame: Uint8Array, room: () => void): boolean {
+    this.#counted(typeId, 1);
     if (this.full || this.overfull) {
       this.#waiting.push({ typeId, frame, room });
       return false;
@@ -107,8 +124,14 @@ export class Outbox {
 
   /** Drop the events of types that are no longer wanted. */
   purge(wanted: (typeId: bigint) => boolean): void {
-    for (const { room } of this.#waiting.remove((item) => wanted(item.typeId))) room();
-    for (const { frame } of this.#events.remove((item) => wanted(item.typeId))) this.#took(frame.length);
+    for (const { typeId, room } of this.#waiting.remove((item) => wanted(item.typeId))) {
+      this.#counted(typeId, -1);
+      room();
+    }
+    for (const { typeId, frame } of this.#events.remove((item) => wanted(item.typeId))) {
+      this.#counted(typeId, -1);
+      this.#took(frame.length);
+    }
   }
 
   /** Drop everything, and let those who wait go on. Says how many events were not sent. */
@@ -118,6 +141,7 @@ export class Outbox {
     this.#responses.clear();
     this.#requests.clear();
     this.#events.clear();
+    this.#counts.clear();
     this.#bytes = 0;
     this.#requestBytes = 0;
     for (const { room } of this.#waiting.clear()) room();
@@ -162,6 +186,7 @@ export class Outbox {
     if (item === undefined) return null;
     this.eventsWindow.charge(item.frame.length);
     this.sentEvents += 1;
+    this.#counted(item.typeId, -1);
     this.#took(item.frame.length);
     return item.frame;
   }

@@ -13,6 +13,7 @@ import { checkHello } from "./hello.js";
 import { Keepalive } from "./keepalive.js";
 import { Outbox, type RequestItem } from "./outbox.js";
 import type { End, Owner, SessionSettings, Ticket } from "./owner.js";
+import { PeerSubscriptions } from "./subscriptions.js";
 import { Declared, type OwnTable, partRows, PeerTable } from "./table.js";
 
 type Direction = "opening" | "introduced" | "active";
@@ -37,10 +38,7 @@ export class Session {
   #closeDeadline: number | null = null;
   #end: End | null = null;
   #goodbyeSent = false;
-  /** Of the peer's subscriptions. */
-  #wanted = new Set<bigint>();
-  #wantsAll = false;
-  #theirSequence = 0n;
+  readonly #wanted = new PeerSubscriptions();
   #ourSequence = 0n;
   #acknowledged = 0n;
   #oweAck = false;
@@ -230,28 +228,12 @@ export class Session {
   }
 
   #takeSubscriptions(message: Subscriptions, now: number): void {
-    if (message.sequence !== this.#theirSequence + 1n) {
-      throw new ProtocolError("protocolError", `subscriptions ${message.sequence} after ${this.#theirSequence}`);
-    }
-    for (const typeId of message.add) {
-      if (!this.table.hasNumber(typeId)) {
-        throw new ProtocolError("unknownId", `a subscription to 0x${typeId.toString(16)}, which was never declared with a wire id`);
-      }
-    }
-    this.#theirSequence = message.sequence;
-    const before = this.#wanted;
-    this.#wanted = new Set(before);
-    for (const typeId of message.remove) this.#wanted.delete(typeId);
-    for (const typeId of message.add) this.#wanted.add(typeId);
-    this.#wantsAll = message.all;
-    this.outbox.purge((typeId) => this.wants(typeId));
+    const { added, removed } = this.#wanted.apply(message, this.table, this.outbox);
     this.#oweAck ||= message.ackWanted;
     if (this.#theirs === "introduced") {
       this.#theirs = "active";
       this.#upIfSo(now);
     }
-    const added = [...this.#wanted].filter((typeId) => !before.has(typeId));
-    const removed = [...before].filter((typeId) => !this.#wanted.has(typeId));
     this.#owner.peerSubscriptions(added, removed, message.all);
   }
 
@@ -403,9 +385,9 @@ export class Session {
     return this.#ourSequence;
   }
 
-  /** The peer subscribes to this type, and it is not disabled. */
+  /** The peer subscribes to this type, or to all. */
   wants(typeId: bigint): boolean {
-    return this.#wantsAll || this.#wanted.has(typeId);
+    return this.#wanted.has(typeId);
   }
 
   /** Send a request; the ticket learns what becomes of it. Gives what forgets it. */
@@ -501,7 +483,7 @@ export class Session {
     if (this.#ours !== "active") return null;
     if (this.#oweAck) {
       this.#oweAck = false;
-      return { is: "subscriptionsAck", sequence: this.#theirSequence };
+      return { is: "subscriptionsAck", sequence: this.#wanted.sequence };
     }
     if (this.#events.due || this.#requests.due) {
       return { is: "credit", events: this.#events.take(), requests: this.#requests.take() };

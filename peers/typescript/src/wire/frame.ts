@@ -38,8 +38,7 @@ export function frameSize(segments: readonly Piece[]): number {
 /** Put the 16 bytes and the segment table before the segments; copies these once. */
 export function encodeFrame(wireId: number, flags: number, correlation: bigint, segments: readonly Piece[]): Uint8Array {
   const size = frameSize(segments);
-  // Not from Buffer's pool: small frames that wait in a queue would keep whole slabs of it alive.
-  const frame = Buffer.allocUnsafeSlow(size);
+  const frame = Buffer.allocUnsafe(size);
   frame.writeUInt32LE(size - 4, 0);
   frame.writeUInt16LE(wireId, 4);
   frame.writeUInt16LE(flags, 6);
