@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lahja_capn::{type_id, Content, Endpoint, Limits, Notice, Notices, Request, RequestError, Serving, Subscription};
+use lahja_capn::{
+    type_id, ConnectError, Content, Endpoint, Limits, Notice, Notices, Request, RequestError, Serving, Subscription,
+};
 use serde_json::{json, Value};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,6 +57,10 @@ pub async fn run(options: Options) -> Result<(), Failed> {
             tokio::spawn(async move {
                 if let Err(error) = endpoint.connect(&path, &expect).await {
                     eprintln!("{error}");
+                    // A refusal is a line of its own; without a stream there is nothing to be a peer of.
+                    if matches!(error, ConnectError::Io { .. }) {
+                        std::process::exit(1);
+                    }
                 }
             });
             None

@@ -12,7 +12,8 @@ use crate::error::{ConnectError, Ending, GoodbyeCode};
 use crate::session::Role;
 
 impl Endpoint {
-    /// Connects to the endpoint named `peer` that serves at this path. Returns when the connection is up.
+    /// Connects to the endpoint named `peer` that serves at this path. Returns when the connection is up. Dropping the
+    /// future does not take the attempt back.
     ///
     /// # Errors
     /// `Refused` says with which goodbye it ended. After `nameInUse`, `wrongName`, `invalidName` and `unsupportedVersion`

@@ -33,7 +33,9 @@ pub fn counted(number: u64) -> Content {
 }
 
 pub fn blob_of(size: u32) -> Content {
-    Content::build::<blob::Owned>(|blob| drop(blob.init_data(size)))
+    Content::build::<blob::Owned>(|blob| {
+        blob.init_data(size);
+    })
 }
 
 pub fn question(number: u64) -> Content {
