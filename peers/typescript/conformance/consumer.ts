@@ -70,7 +70,7 @@ export class Consumer {
         }
       },
     });
-    this.#endpoint.register(...(KNOWN.map((name) => typeNamed(name)) as never[]));
+    this.#endpoint.register(...KNOWN.map((name) => typeNamed(name)));
     this.#stream = new Duplex({
       allowHalfOpen: true,
       read: () => undefined,

@@ -5,7 +5,6 @@ import {
   type Change,
   Endpoint,
   type EndpointOptions,
-  type EventType,
   NoResponder,
   type ReceivedEvent,
   RequestFailed,
@@ -73,8 +72,8 @@ export class ConformancePeer {
   constructor(options: EndpointOptions) {
     this.#endpoint = new Endpoint({ ...options, onChange: (change) => this.#changed(change) });
     const { Late, ...declared } = types;
-    this.#endpoint.declare(...(Object.values(declared) as EventType<never>[]));
-    this.#endpoint.register(Late as EventType<never>);
+    this.#endpoint.declare(...Object.values(declared));
+    this.#endpoint.register(Late!);
   }
 
   #say(line: { is: string; [key: string]: Json }): void {
@@ -100,6 +99,9 @@ export class ConformancePeer {
       case "subscribed":
       case "unsubscribed":
         if (change.peer === this.#remote) this.#say({ is: `peer_${change.is}`, type: nameOf(change.typeId) });
+        break;
+      case "tooLarge":
+        console.error(`a ${change.type.name} of ${change.size} bytes is over the limit of ${change.peer}, ${change.limit}`);
         break;
       case "disabled":
         console.error(`${change.type.name} is not exchanged with ${change.peer}: ${change.difference}`);

@@ -142,7 +142,7 @@ export const Ask = eventType(schema.Ask, rows);
 export const Answer = eventType(schema.Answer, rows);
 
 /** The event types by the names that commands and vectors give them. */
-export const types = { Everything, Count, Blob, Late, Evolving, Ask, Answer } as unknown as Record<string, EventType>;
+export const types = { Everything, Count, Blob, Late, Evolving, Ask, Answer } as Record<string, EventType>;
 
 const names = new Map(Object.entries(types).map(([name, type]) => [type.typeId, name]));
 

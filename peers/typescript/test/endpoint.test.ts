@@ -124,6 +124,32 @@ describe("events", TIMEOUT, () => {
     await b.endpoint.broadcast(Blob, (blob) => (blob.id = 5));
     assert.equal((await take(blobs)).body.id, 5);
   });
+
+  it("over the frame limit of one receiver reach the others, and the sender is told", async () => {
+    const { a, b, path } = await pair({ frameLimit: 1024 });
+    const c = watched("c");
+    await c.endpoint.listen(`${path}2`);
+    await b.endpoint.connect(`${path}2`, "c");
+    const [small, large] = [a.endpoint.subscribe(Blob), c.endpoint.subscribe(Blob)];
+    await Promise.all([small.acknowledged(), large.acknowledged()]);
+    await b.endpoint.broadcast(Blob, (blob) => void blob._initData(2000));
+    assert.equal((await take(large)).body.data.length, 2000);
+    const told = b.changes.flatMap((change) => (change.is === "tooLarge" ? [[change.peer, change.limit]] : []));
+    assert.deepEqual(told, [["a", 1024]]);
+    assert.equal(small.waiting, 0);
+  });
+
+  it("of several types come out of one subscription", async () => {
+    const { a, b } = await pair();
+    const both = a.endpoint.subscribe<schema.Count | schema.Late>(Count, Late);
+    await both.acknowledged();
+    await b.endpoint.broadcast(Late, (late) => (late.text = "one"));
+    await b.endpoint.broadcast(Count, (count) => (count.number = 2n));
+    const first = (await take(both)).body;
+    const second = (await take(both)).body;
+    assert.ok(first instanceof schema.Late && second instanceof schema.Count);
+    assert.deepEqual([first.text, second.number], ["one", 2n]);
+  });
 });
 
 describe("a full queue", TIMEOUT, () => {

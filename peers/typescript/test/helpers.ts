@@ -68,8 +68,8 @@ export function watched(name: string, options: Partial<EndpointOptions> = {}): W
   const changes: Change[] = [];
   const endpoint = new Endpoint({ name, keepaliveMs: 0, ...options, onChange: (change) => changes.push(change) });
   const { Late, ...others } = types;
-  endpoint.declare(...(Object.values(others) as never[]));
-  endpoint.register(Late as never);
+  endpoint.declare(...Object.values(others));
+  endpoint.register(Late!);
   started.push(endpoint);
   return { endpoint, changes };
 }

@@ -103,19 +103,19 @@ export class Endpoint {
   // --- types ------------------------------------------------------------------------------------------------
 
   /** Know these types: they are declared to a peer when they are first used with it. */
-  register(...types: EventType<never>[]): void {
-    for (const type of types as unknown as EventType[]) this.#known.set(type.typeId, type);
+  register(...types: EventType[]): void {
+    for (const type of types) this.#known.set(type.typeId, type);
   }
 
   /** Know these types, and name them in every hello from now on. */
-  declare(...types: EventType<never>[]): void {
+  declare(...types: EventType[]): void {
     this.register(...types);
-    for (const type of types as unknown as EventType[]) {
+    for (const type of types) {
       if (!this.#declared.includes(type)) this.#declared.push(type);
     }
     for (const { connection } of this.#links) {
       if (!connection.session.isAccepted) continue;
-      connection.session.declare(types as unknown as EventType[]);
+      connection.session.declare(types);
       connection.wake();
     }
   }
@@ -308,8 +308,8 @@ export class Endpoint {
   subscribe<T extends Struct>(...types: [EventType<T>, ...EventType<T>[]]): Subscription<T> {
     this.#checkRunning();
     const subscription = new Subscription<T>(types, (ended) => this.#unsubscribe(ended as never));
-    const plain = types as unknown as EventType[];
-    this.register(...(plain as never[]));
+    const plain: readonly EventType[] = types;
+    this.register(...plain);
     const fresh = plain.filter((type) => !this.#wants(type.typeId));
     for (const { typeId } of plain) {
       const set = this.#subscriptions.get(typeId) ?? new Set();
@@ -374,12 +374,13 @@ export class Endpoint {
 
   /**
    * Send an event to every peer that subscribes to it. Resolves when it is queued for all of them: where a queue is
-   * full, this waits. Nothing is dropped but what exceeds a peer's frame limit; throws if that is true of all.
+   * full, this waits. Nothing is dropped but what exceeds a peer's frame limit (a change tells of it); throws if it
+   * exceeds that of all.
    */
   async broadcast<T extends Struct>(type: EventType<T>, fill: (event: T) => void, options: { to?: string } = {}): Promise<void> {
     this.#checkRunning();
-    const plain = type as unknown as EventType;
-    this.register(type as never);
+    const plain: EventType = type;
+    this.register(type);
     const { segments, size } = buildMessage(type.struct, fill);
     const receivers = this.#receivers(plain).filter(({ name }) => options.to === undefined || name === options.to);
     if (receivers.length === 0) return;
@@ -388,6 +389,10 @@ export class Endpoint {
     if (able.length === 0) {
       const limits = receivers.map(({ name, connection }) => `${name}: ${connection.session.peer!.frameLimit}`);
       throw new PeerError(`a ${type.name} of ${size} bytes exceeds the frame limit of every receiver (${limits.join(", ")})`);
+    }
+    for (const { name, connection } of receivers) {
+      const limit = connection.session.peer!.frameLimit;
+      if (size > limit) this.#change({ is: "tooLarge", peer: name, type, size, limit });
     }
     const waiting = able.map(({ connection }) => {
       connection.session.declare([plain]);
@@ -408,14 +413,14 @@ export class Endpoint {
     options: RequestOptions = {},
   ): Promise<ReceivedEvent<A>> {
     this.#checkRunning();
-    this.register(type as never, answer as never);
-    const plain = type as unknown as EventType;
+    this.register(type, answer);
+    const plain: EventType = type;
     const receivers = this.#receivers(plain, options.to);
     if (receivers.length === 0) {
       const who = options.to ?? "no connected peer";
       throw new NoResponder(`${who} is no responder to ${type.name}: not connected, not subscribed, or of another layout`);
     }
-    for (const { connection } of receivers) connection.session.declare([plain, answer as unknown as EventType]);
+    for (const { connection } of receivers) connection.session.declare([plain, answer]);
     const message = buildMessage(type.struct, fill);
     const timeoutMs = options.timeoutMs ?? this.#options.requestTimeoutMs;
     return await ask(receivers, this.#own.numberOf(plain), message, type.name, answer, timeoutMs, options.signal);
@@ -433,9 +438,9 @@ export class Endpoint {
   ): Service {
     this.#checkRunning();
     const { typeId } = type;
-    const plain = type as unknown as EventType;
+    const plain: EventType = type;
     if (this.#services.has(typeId)) throw new UsageError(`${this.name} serves ${type.name} already`);
-    this.register(type as never, answer as never);
+    this.register(type, answer);
     const fresh = this.#wants(typeId) ? [] : [plain];
     const gate = new Gate();
     const run = handle(type, answer, handler);

@@ -37,6 +37,8 @@ export type Change =
   /** A connection that ended before it was up. */
   | { readonly is: "refused"; readonly code: EndCode; readonly byPeer: boolean; readonly text: string }
   | { readonly is: "subscribed" | "unsubscribed"; readonly peer: string; readonly typeId: bigint }
+  /** An event exceeded the peer's frame limit and was not sent to it; others got it. Sizes in bytes. */
+  | { readonly is: "tooLarge"; readonly peer: string; readonly type: EventType; readonly size: number; readonly limit: number }
   /** The two sides hold different layouts of a type: it is not exchanged between them. */
   | { readonly is: "disabled"; readonly peer: string; readonly type: EventType; readonly difference: string };
 

@@ -94,7 +94,7 @@ export function handle<Q extends Struct, A extends Struct>(
       try {
         const fill = await handler(request);
         if (!session.isOpen(request.number)) return;
-        const plain = answer as unknown as EventType;
+        const plain: EventType = answer;
         const difference = session.table.difference(plain);
         if (difference !== null) {
           session.fail(request.number, "incompatibleType", "", difference);
