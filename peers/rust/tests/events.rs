@@ -291,3 +291,20 @@ async fn a_table_that_does_not_fit_into_one_message_is_declared_in_several() {
     one.broadcast(&Content::from_message(last, &message)).await.expect("sent");
     assert_eq!(events.recv().await.expect("an event").type_id(), last);
 }
+
+#[tokio::test]
+async fn a_loop_of_broadcasts_lets_other_tasks_run() {
+    let one = endpoint("one");
+    let is_done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    tokio::spawn({
+        let is_done = is_done.clone();
+        async move { is_done.store(true, std::sync::atomic::Ordering::Relaxed) }
+    });
+    for _ in 0..1_000_000 {
+        if is_done.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        one.broadcast(&counted(1)).await.expect("nobody wants it");
+    }
+    panic!("the other task did not run");
+}

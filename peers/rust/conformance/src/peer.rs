@@ -303,8 +303,6 @@ async fn send_all(endpoint: Endpoint, mut sends: mpsc::UnboundedReceiver<Send>) 
                 result = Err(error.to_string());
                 break;
             }
-            // A broadcast that finds room does not wait; other tasks want to run, too.
-            tokio::task::coop::consume_budget().await;
         }
         // The command's task may be gone.
         let _ = done.send(result);

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, Notify};
+use tokio::task::coop::consume_budget;
 
 pub use build::Builder;
 pub use handling::Handling;
@@ -158,6 +159,8 @@ impl Endpoint {
     /// # Errors
     /// `FrameTooLarge` if it exceeds what each peer that wants it accepts; `UnknownType` without a row.
     pub async fn broadcast(&self, content: &Content) -> Result<usize, SendError> {
+        // Where there is room this would never wait, and a loop of broadcasts would keep every other task from running.
+        consume_budget().await;
         let (mut sent, full) = self.hub().broadcast(content)?;
         for id in full {
             self.shared().room(id, |hub| hub.send_event(id, content)).await;

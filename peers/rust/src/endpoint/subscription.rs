@@ -31,6 +31,8 @@ impl Subscription {
 
     /// The next event; `None` when the endpoint has stopped. Cancel safe.
     pub async fn recv(&self) -> Option<Event> {
+        // A loop over events that are here already must let other tasks run.
+        tokio::task::coop::consume_budget().await;
         self.inbox.pop().await.map(|(event, _lease)| event)
     }
 
