@@ -5,7 +5,7 @@ import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:chil
 import { createInterface } from "node:readline";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { socketPath, until } from "./helpers.js";
+import { socketPath, until } from "./support.js";
 
 const MAIN = fileURLToPath(new URL("../conformance/main.js", import.meta.url));
 const TIMEOUT = { timeout: 20_000 };

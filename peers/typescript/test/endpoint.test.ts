@@ -16,7 +16,7 @@ import { buildMessage } from "../src/capnp/build.js";
 import { encodeFrame, REQUEST } from "../src/wire/frame.js";
 import * as schema from "../generated/conformance.js";
 import { Answer, Ask, Blob, Count, Evolving, Late } from "../conformance/plans.js";
-import { helloOf, pair, RawPeer, settle, socketPath, until, watched } from "./helpers.js";
+import { helloOf, pair, RawPeer, settle, socketPath, until, watched } from "./support.js";
 
 /** A frame with a Count: header, segment table, root pointer, one word. */
 const COUNT_BYTES = 40;

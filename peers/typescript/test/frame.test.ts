@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ProtocolError } from "../src/errors.js";
 import { encodeFrame, EVENT, type Frame, FrameDecoder, REQUEST, RESPONSE } from "../src/wire/frame.js";
-import { randomFrom, seedOf } from "./helpers.js";
+import { randomFrom, seedOf } from "./support.js";
 
 function segment(words: number, fill: number): { buffer: ArrayBuffer; byteLength: number } {
   return { buffer: new Uint8Array(words * 8).fill(fill).buffer, byteLength: words * 8 };

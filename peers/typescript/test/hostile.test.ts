@@ -11,7 +11,7 @@ import { FrameDecoder } from "../src/wire/frame.js";
 import { loadVectors } from "../conformance/loading.js";
 import { typeNamed } from "../conformance/plans.js";
 import { readValue } from "../conformance/values.js";
-import { randomFrom, seedOf } from "./helpers.js";
+import { randomFrom, seedOf } from "./support.js";
 
 const root = fileURLToPath(new URL("../../../../tests/vectors/", import.meta.url));
 /** What one message may cost to read, on a slow and busy machine. */

@@ -5,7 +5,7 @@ import { describe, it } from "node:test";
 import { type Change, ConnectionClosed } from "../src/index.js";
 import { isLower } from "../src/endpoint/names.js";
 import { Count } from "../conformance/plans.js";
-import { pair, RawPeer, socketPath, until, watched } from "./helpers.js";
+import { pair, RawPeer, socketPath, until, watched } from "./support.js";
 
 const TIMEOUT = { timeout: 20_000 };
 

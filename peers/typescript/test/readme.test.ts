@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Answer, Ask, Count } from "../conformance/plans.js";
-import { socketPath, until, watched } from "./helpers.js";
+import { socketPath, until, watched } from "./support.js";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 

@@ -227,7 +227,7 @@ export class Endpoint {
     else this.#change({ is: "refused", code, byPeer, text });
     const who = link.name || link.expected || "a peer";
     const error = new ConnectionClosed(code, byPeer, `${byPeer ? who : this.name} ended the connection: ${code} ${text}`);
-    if (code === "duplicate" && link.expected !== null && link.expected !== this.name && !this.#stopped) {
+    if (!wasUp && code === "duplicate" && link.expected !== null && link.expected !== this.name && !this.#stopped) {
       this.#awaitSurvivor(link, error);
     } else {
       link.settle(error);
