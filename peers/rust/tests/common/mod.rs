@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Once;
 use std::time::Duration;
 
 use conformance::conformance_capnp::{ask, blob, count};
@@ -23,7 +24,20 @@ pub fn endpoint(name: &str) -> Endpoint {
     endpoint_with(name, Limits { keepalive: Duration::ZERO, ..Limits::default() })
 }
 
+/// Ends a test program that hangs: a fault may keep a test waiting for what never comes.
+fn watch_over_tests() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_secs(60));
+            eprintln!("a test of this program hangs: it runs for longer than a minute");
+            std::process::exit(101);
+        });
+    });
+}
+
 pub fn endpoint_with(name: &str, limits: Limits) -> Endpoint {
+    watch_over_tests();
     let (now, late) = conformance::rows();
     Endpoint::builder(name).types(now).types_when_needed(late).limits(limits).build().expect("an endpoint")
 }
