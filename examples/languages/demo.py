@@ -21,6 +21,7 @@ from lahja_capn import (
     BaseRequestResponseEvent,
     BroadcastConfig,
     ConnectionConfig,
+    EventStream,
     bind,
     load,
 )
@@ -110,16 +111,9 @@ class Guest:
         await self.ended()
 
 
-async def converse(hub: AsyncioEndpoint, guests: list[Guest]) -> None:
+async def converse(hub: AsyncioEndpoint, seen: EventStream[Evolving], guests: list[Guest]) -> None:
     """The hub's part."""
     titles = {guest.name: guest.title for guest in guests}
-    seen = hub.stream(Evolving)
-
-    async def answer(request: Ask) -> None:
-        say("Python", f"is asked by {titles[request.get_origin()]} for twice {request.number}")
-        await hub.respond(request, Answer(number=2 * request.number, text=f"twice {request.number}"))
-
-    hub.subscribe(Ask, answer)
     for guest in guests:
         await hub.wait_until_connected_to(guest.name)
         say("Python", f"is connected to {guest.title}")
@@ -146,9 +140,18 @@ async def run(guests: list[Guest], folder: Path) -> dict[str, int]:
     config = ConnectionConfig("hub", folder / "hub.ipc")
     async with asyncio.timeout(TIME_LIMIT_S):
         async with AsyncioEndpoint.serve(config) as hub:
+            titles = {guest.name: guest.title for guest in guests}
+
+            async def answer(request: Ask) -> None:
+                say("Python", f"is asked by {titles[request.get_origin()]} for twice {request.number}")
+                await hub.respond(request, Answer(number=2 * request.number, text=f"twice {request.number}"))
+
+            # Before the guests come: from their first moment they may ask, and be heard.
+            hub.subscribe(Ask, answer)
+            seen = hub.stream(Evolving)
             for guest in guests:
                 await guest.start(config)
-            talk = asyncio.ensure_future(converse(hub, guests))
+            talk = asyncio.ensure_future(converse(hub, seen, guests))
             ends = [asyncio.ensure_future(guest.ended()) for guest in guests]
             # Nobody leaves before the hub does.
             await asyncio.wait([talk, *ends], return_when=asyncio.FIRST_COMPLETED)
