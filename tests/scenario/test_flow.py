@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lahja_capn import BroadcastConfig, EndpointAPI, Limits, RequestTimeout
+from lahja_capn import BroadcastConfig, EndpointAPI, Limits, RemoteDisconnected, RequestTimeout
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
@@ -169,6 +169,40 @@ async def test_request_waits_for_room_while_the_peer_takes_no_byte(
             await peer.read(lambda: len(peer.numbers) == 40)
             assert sorted(peer.numbers) == list(range(40))
             tasks.cancel_scope.cancel()
+
+
+@scenario
+async def test_request_is_not_held_by_a_peer_that_gives_no_credit_for_requests_but_pings(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    limits = Limits(queued_per_peer_bytes=100, too_slow_s=0.3)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server,
+        raw_peer(server, Question, limits=Limits(request_credit_bytes=0)) as peer,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def ping() -> None:
+            while not peer.closed:
+                peer.session.ping(time.monotonic())
+                await peer.write()
+                await anyio.sleep(0.01)
+
+        async def ask(number: int) -> None:
+            with pytest.raises(RemoteDisconnected):
+                await server.request(Question(number=number))
+            gone.append(number)
+
+        gone: list[int] = []
+        tasks.start_soon(ping)
+        tasks.start_soon(peer.read, lambda: peer.closed)
+        for number in range(10):
+            tasks.start_soon(ask, number)
+        await eventually(lambda: len(gone) == 10)
+        await eventually(lambda: peer.closed)
+        assert peer.closed is not None
+        assert peer.closed.code == "tooSlow"
+        assert peer.numbers == []
 
 
 @pytest.mark.parametrize("credit", [0, 8])

@@ -8,8 +8,12 @@ import anyio
 import pytest
 
 from lahja_capn import Limits, RemoteDisconnected
+from lahja_capn.binding import event_type
+from lahja_capn.session.control import Credit, Hello, Subscriptions
+from lahja_capn.wire import FrameKind, encode_frame, frame_size
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Question, Reply
+from tests.scenario.rawpeer import frame_of, hello, talk_to
 from tests.scenario.support import Collector, at, eventually, raw_peer, scenario, turns
 
 # Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
@@ -67,6 +71,32 @@ async def test_events_of_former_connections_count_against_the_new_window(
             assert [(await anext(stream)).number for _ in range(20)] == list(range(20))
             sent = publisher.get_peer_counters()["slow"].sent
             assert sent == 21
+        await stream.aclose()
+
+
+@scenario
+async def test_credit_for_what_is_taken_during_the_handshake_is_not_lost(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    limits = Limits(event_credit_bytes=WINDOW)
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server:
+        stream = server.stream(Count)
+        async with raw_peer(server) as old:
+            await old.read(lambda: old.session.remote_subscriptions)
+            count = event_type(Count)
+            frame = encode_frame(old.table.wire_id(count), FrameKind.EVENT, 0, count.encode(Count(number=1)))
+            for _ in range(10):
+                old.session.offer_event(count, frame_size(frame), frame)
+            await old.write()
+            await eventually(lambda: stream.counters().queued == 10)
+        await eventually(lambda: not server.is_connected_to("raw"))
+        with talk_to(server.ipc_path) as new:
+            await new.send(frame_of(hello()))
+            assert (await new.next_of(Hello)).event_credit == 0
+            for _ in range(10):
+                await anext(stream)
+            await new.send(frame_of(Subscriptions(1, (), (), False, False)))
+            assert (await new.next_of(Credit)).events == WINDOW
         await stream.aclose()
 
 
