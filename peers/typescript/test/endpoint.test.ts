@@ -366,6 +366,18 @@ describe("life", TIMEOUT, () => {
     assert.ok(pongs < 50, `${pongs} pongs`);
   });
 
+  it("acknowledges subscriptions when it is asked to, and only then", async () => {
+    const { a, path } = await pair();
+    const raw = await RawPeer.connect(path);
+    raw.greet("terse");
+    raw.send({ is: "ping" });
+    await raw.hears("pong");
+    assert.ok(!raw.controls.some((message) => message.is === "subscriptionsAck"));
+    raw.send({ is: "subscriptions", sequence: 2n, add: [], remove: [], all: false, ackWanted: true });
+    assert.equal((await raw.hears("subscriptionsAck")).sequence, 2n);
+    assert.ok(a.endpoint.peers.includes("terse"));
+  });
+
   it("replaces a socket file that nobody serves, and not one that is served", async () => {
     const { a, path } = await pair();
     await assert.rejects(watched("other").endpoint.listen(path), /is served by another process/);

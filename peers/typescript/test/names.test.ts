@@ -62,6 +62,23 @@ describe("names", TIMEOUT, () => {
     assert.deepEqual(endpoint.peers, ["b"]);
   });
 
+  it("goes to a newcomer that did not wait for the decision: what it sent meanwhile is kept", async () => {
+    const path = socketPath();
+    const { endpoint, changes } = watched("a");
+    await endpoint.listen(path);
+    const silent = await RawPeer.connect(path);
+    silent.greet("b");
+    await until("up", () => endpoint.peers.includes("b"));
+    const newcomer = await RawPeer.connect(path);
+    // Hello, first subscriptions and a ping, before the other side has decided.
+    newcomer.greet("b", { instance: Buffer.alloc(16, 7) });
+    newcomer.send({ is: "ping" });
+    await silent.hears("goodbye");
+    await until("up again", () => changes.filter((change) => change.is === "up").length === 2);
+    assert.deepEqual(newcomer.controls.slice(0, 2).map((message) => message.is), ["hello", "subscriptions"]);
+    await newcomer.hears("pong");
+  });
+
   it("of a newcomer that went away is forgotten", async () => {
     const path = socketPath();
     const { endpoint } = watched("a");
