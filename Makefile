@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+MINUTES ?= 10
+FUZZ_ARGS ?=
 # `make test PEERS=no` builds no peers: those that are built already take part as they are.
 PEERS ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench check clean
+.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench fuzz check clean
 
 help:
 	@echo 'make demo      several processes exchange events; ends by itself'
@@ -23,6 +25,7 @@ help:
 	@echo 'make types     mypy --strict'
 	@echo 'make coverage  report of the last test run; fails below 95 %'
 	@echo 'make bench     this project and lahja 0.17, in turns  (BENCH_ARGS="--quick")'
+	@echo 'make fuzz      hostile bytes, guided by coverage  (MINUTES=10, FUZZ_ARGS="--target events")'
 	@echo 'make check     style, types, test, coverage'
 	@echo 'make clean     removes what the other targets made'
 
@@ -85,6 +88,12 @@ coverage: $(STAMP)
 bench: $(STAMP)
 	@'$(BIN)/python' -m benchmarks.run $(BENCH_ARGS)
 
+# Goes on from what earlier runs have left in .fuzz (FUZZ_ARGS="--fresh" does not).
+fuzz: $(STAMP)
+	@'$(BIN)/python' -c 'import atheris' 2>/dev/null || \
+	    '$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]' >&2
+	@'$(BIN)/python' -m tests.fuzz.run --minutes '$(MINUTES)' $(FUZZ_ARGS)
+
 check:
 	$(MAKE) style
 	$(MAKE) types
@@ -93,5 +102,5 @@ check:
 
 clean:
 	rm -rf '$(VENV)' build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
-	    .hypothesis benchmarks/.venvs
+	    .hypothesis .fuzz benchmarks/.venvs
 	@for peer in peers/*/Makefile; do [ ! -e "$$peer" ] || $(MAKE) -C "$$(dirname "$$peer")" clean; done
