@@ -361,6 +361,69 @@ func TestEachSubscriptionGetsEachEventAndTheCreditComesBackOnce(t *testing.T) {
 	}
 }
 
+func TestTheCreditOfAnEventComesBackWhenItsLastSubscriptionTookIt(t *testing.T) {
+	s, c := pair(t, func(config *peer.Config) { config.EventCredit = 40 }, nil)
+	one, two := subscribe(t, s, Count), subscribe(t, s, Count)
+	ok(t, s.Handle(Ask, twice))
+	ok(t, s.Acknowledged(within(t)))
+	ok(t, c.Broadcast(within(t), countOf(t, 0)))
+	ok(t, c.Broadcast(within(t), countOf(t, 1)))
+	next(t, one)
+	for range 10 { // credit would be here before the answers
+		_, err := c.Request(within(t), ask(t, 1, events.Mode_answer), Answer)
+		ok(t, err)
+	}
+	if got := c.Stats("server").SentEvents; got != 1 {
+		t.Errorf("%d events were sent before both subscriptions had taken the first", got)
+	}
+	next(t, two)
+	if next(t, one) != 1 || next(t, two) != 1 {
+		t.Error("the second did not come")
+	}
+}
+
+func TestEventsThatOnlyAHandlerMadeComeAreSkippedAndTheirCreditReturned(t *testing.T) {
+	s, c := pair(t, func(config *peer.Config) { config.EventCredit = 100 }, func(config *peer.Config) { config.QueueBytes = 100 })
+	ok(t, s.Handle(Ask, twice))
+	ok(t, s.Acknowledged(within(t)))
+	for number := range uint64(50) {
+		ok(t, c.Broadcast(within(t), ask(t, number, events.Mode_answer)))
+	}
+	_, err := c.Request(within(t), ask(t, 1, events.Mode_answer), Answer)
+	ok(t, err)
+}
+
+func TestAWindowOfNoneLetsNothingPass(t *testing.T) {
+	s, c := pair(t, func(config *peer.Config) { config.EventCredit = peer.None }, nil)
+	subscribe(t, s, Count)
+	ok(t, c.Broadcast(within(t), countOf(t, 1)))
+	ok(t, s.Handle(Ask, twice))
+	ok(t, s.Acknowledged(within(t)))
+	_, err := c.Request(within(t), ask(t, 1, events.Mode_answer), Answer)
+	ok(t, err)
+	if stats := c.Stats("server"); stats.SentEvents != 0 || !stats.WaitingForCredit {
+		t.Errorf("got %+v", stats)
+	}
+	c.Disconnect("server") // else closing waits for the queue
+}
+
+func TestOneMessageGoesOutUnderTheWireIDOfEachEndpoint(t *testing.T) {
+	server, path := join(t, "server", nil), place(t)
+	ok(t, server.Listen(path))
+	received := subscribe(t, server, Count)
+	message := countOf(t, 7)
+	for name, types := range map[string][]peer.AnyType{"one": {Count, Late}, "two": {Late, Count}} {
+		c := join(t, name, func(config *peer.Config) { config.Types = types })
+		ok(t, c.Connect(within(t), "server", path))
+		for range 2 {
+			ok(t, c.Broadcast(within(t), message))
+			if next(t, received) != 7 {
+				t.Errorf("%s sent another event", name)
+			}
+		}
+	}
+}
+
 func TestOpaqueEventsPass(t *testing.T) {
 	s, c := pair(t, nil, nil)
 	note := peer.BindOpaque(0x1234567812345678, "test.Note")

@@ -14,6 +14,7 @@ import (
 
 	peer "lahja-capn.example/peer"
 	. "lahja-capn.example/peer/conformance"
+	"lahja-capn.example/peer/conformance/events"
 	"lahja-capn.example/peer/internal/session"
 	"lahja-capn.example/peer/internal/wire"
 )
@@ -164,6 +165,7 @@ func TestASilentHolderOfANameLosesIt(t *testing.T) {
 	holder := dialRaw(t, path)
 	holder.hello("client", one)
 	await[*session.Subscriptions](holder)
+	s.told(peer.PeerUp) // all that it sent was read
 	newcomer := dialRaw(t, path)
 	newcomer.hello("client", two)
 	await[*session.Subscriptions](newcomer)
@@ -177,10 +179,11 @@ func TestASilentHolderOfANameLosesIt(t *testing.T) {
 }
 
 func TestOfSeveralNewcomersOneIsAcceptedAndTheNextMeetsIt(t *testing.T) {
-	_, path := listening(t, "server", func(config *peer.Config) { config.ProbeTimeout = 100 * time.Millisecond })
+	s, path := listening(t, "server", func(config *peer.Config) { config.ProbeTimeout = 100 * time.Millisecond })
 	holder := dialRaw(t, path)
 	holder.hello("client", one)
 	await[*session.Subscriptions](holder)
+	s.told(peer.PeerUp) // all that it sent was read
 	outcomes := make(chan string, 3)
 	for i := range 3 {
 		r := dialRaw(t, path)
@@ -414,6 +417,83 @@ func TestAKilledPeerIsToldWithoutACode(t *testing.T) {
 	if got := s.told(peer.PeerDown); got.Code != "" || !got.ByPeer || got.Peer != "client" {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// countRow declares Count under wire id 9.
+var countRow = session.TableRow{WireID: 9, Row: Count.Core().Row}
+
+func TestEventsThatArriveTogetherWakeAllThatWait(t *testing.T) {
+	s, path := listening(t, "server", nil)
+	received, err := s.Subscribe(Count)
+	ok(t, err)
+	r := dialRaw(t, path)
+	r.send(&session.Hello{ProtocolVersion: 1, Name: "client", Instance: []byte(one), FrameLimit: 1 << 20,
+		Types: []session.TableRow{countRow}}, &session.Subscriptions{Sequence: 1})
+	await[*session.Subscriptions](r)
+	frame := countOf(t, 1).Frame()
+	wire.PutHeader(frame, wire.Event, 9, 0)
+	const many = 8
+	for range 20 {
+		results := make(chan error)
+		for range many {
+			go func() {
+				_, err := received.Next(within(t))
+				results <- err
+			}()
+		}
+		_, err := r.socket.Write(bytes.Repeat(frame, many))
+		ok(t, err)
+		for range many {
+			ok(t, <-results)
+		}
+	}
+}
+
+func TestATypeThatBecomesKnownLaterIsCompared(t *testing.T) {
+	s, path := listening(t, "server", nil)
+	r := dialRaw(t, path)
+	other := countRow
+	other.Layout = []uint32{1}
+	r.send(&session.Hello{ProtocolVersion: 1, Name: "client", Instance: []byte(one), FrameLimit: 1 << 20,
+		Types: []session.TableRow{other}}, &session.Subscriptions{Sequence: 1, Add: []uint64{Count.TypeID()}})
+	s.told(peer.PeerUp)
+	_, err := s.Subscribe(Count)
+	ok(t, err)
+	if got := s.told(peer.TypeDisabled); got.Type != Count.EventType || !strings.Contains(got.Text, "ordinal 0") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAPeerThatReadsSlowlyIsNotThoughtToReadNothing(t *testing.T) {
+	s, path := listening(t, "server", func(config *peer.Config) {
+		config.QueueBytes = 1 << 20
+		config.TooSlow = 300 * time.Millisecond
+	})
+	r := dialRaw(t, path)
+	r.send(&session.Hello{ProtocolVersion: 1, Name: "client", Instance: []byte(one), FrameLimit: 1 << 30,
+		EventCredit: session.Unlimited, Types: []session.TableRow{{WireID: 1, Row: Blob.Core().Row}}},
+		&session.Subscriptions{Sequence: 1, Add: []uint64{Blob.TypeID()}})
+	ok(t, s.WaitForSubscriber(within(t), Blob))
+	go func() {
+		// 4 MiB take about two seconds.
+		into := make([]byte, 64<<10)
+		for {
+			if _, err := r.socket.Read(into); err != nil {
+				return
+			}
+			time.Sleep(30 * time.Millisecond)
+		}
+	}()
+	message, err := Blob.New(func(b events.Blob) error { return b.SetData(make([]byte, 4<<20)) })
+	ok(t, err)
+	// The first is being written, the second fills the queue, and the third waits until the first is through.
+	for range 3 {
+		ok(t, s.Broadcast(within(t), message))
+	}
+	if len(s.Peers()) != 1 {
+		t.Errorf("it was disconnected: %+v", s.told(peer.PeerDown))
+	}
+	s.Disconnect("client")
 }
 
 func TestRandomBytesNeverEndTheProcess(t *testing.T) {

@@ -47,6 +47,37 @@ func TestRequestsAreAnsweredFailedOrTimeOut(t *testing.T) {
 	}
 }
 
+func TestAnAnswerAfterTheRequesterGaveUpIsLate(t *testing.T) {
+	release := make(chan struct{})
+	_, c := serving(t, func(_ context.Context, request *peer.Event) (*peer.Message, error) {
+		if asked, _ := Ask.Read(request); asked.Number() == 0 {
+			<-release
+		}
+		return twice(nil, request)
+	}, nil)
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Request(short, ask(t, 0, events.Mode_answer), Answer); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	close(release)
+	for deadline := time.Now().Add(patience); c.Stats("server").LateAnswers != 1; {
+		_, err := c.Request(within(t), ask(t, 1, events.Mode_answer), Answer)
+		ok(t, err)
+		if time.Now().After(deadline) {
+			t.Fatal("the answer was not counted as late")
+		}
+	}
+}
+
+func TestTheCreditOfRequestsComesBack(t *testing.T) {
+	_, c := serving(t, twice, func(config *peer.Config) { config.RequestCredit = 100 })
+	for number := range uint64(20) {
+		_, err := c.Request(within(t), ask(t, number, events.Mode_answer), Answer)
+		ok(t, err)
+	}
+}
+
 func TestAPanicOfAHandlerFailsItsRequestAlone(t *testing.T) {
 	_, c := serving(t, func(_ context.Context, request *peer.Event) (*peer.Message, error) {
 		if asked, _ := Ask.Read(request); asked.Number() == 0 {
@@ -76,6 +107,7 @@ func TestHandlersRunSideBySideAndNoMoreThanAllowed(t *testing.T) {
 			once.Do(func() { close(full) })
 		}
 		<-full
+		time.Sleep(2 * time.Millisecond) // a burst of requests comes sooner than the first ones end
 		return twice(nil, request)
 	}, func(config *peer.Config) { config.Handlers = 3 })
 	results := make(chan error)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"capnproto.org/go/capnp/v3"
+
 	"lahja-capn.example/peer/internal/wire"
 	"lahja-capn.example/peer/internal/wirecapnp"
 )
@@ -47,6 +49,36 @@ func TestTextsAreCutToWhatPeersMustAccept(t *testing.T) {
 	failed := got.(*Failed)
 	if len(failed.TypeName) > nameTextBytes || len(failed.TypeName) < nameTextBytes-6 || len(failed.Text) > failedTextBytes {
 		t.Errorf("%d and %d bytes", len(failed.TypeName), len(failed.Text))
+	}
+}
+
+func TestAListOfNumbersIsNoListOfTexts(t *testing.T) {
+	built, segment, err := capnp.NewMessage(capnp.SingleSegment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := wirecapnp.NewRootControl(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello, err := root.NewHello()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello.SetProtocolVersion(1)
+	numbers, err := capnp.NewUInt64List(segment, 3)
+	if err == nil {
+		err = hello.SetFeatures(capnp.TextList(numbers))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := wire.Encode(wire.Control, 0, 0, built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DecodeControl(frame); err == nil {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -356,6 +356,26 @@ func TestAVerdictIsFoundAgainWhenRowsArriveThatMatter(t *testing.T) {
 	}
 }
 
+func TestATableHasItsBounds(t *testing.T) {
+	table := newPeerTable()
+	var rows []TableRow
+	for id := uint64(1); id <= maxTableStructs; id++ {
+		rows = append(rows, TableRow{Row: Row{TypeID: id}})
+	}
+	if _, err := table.add(rows); err != nil {
+		t.Fatal(err)
+	}
+	// Repeating, and giving a wire id, need no room.
+	if _, err := table.add([]TableRow{rows[0], {WireID: 1, Row: rows[1].Row}}); err != nil {
+		t.Error(err)
+	}
+	var refusal *wire.Error
+	_, err := table.add([]TableRow{{Row: Row{TypeID: 1 << 40}}})
+	if !errors.As(err, &refusal) || refusal.Code != wirecapnp.GoodbyeCode_invalidTable {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestRequestsAreAnsweredOnceAndLateAnswersCounted(t *testing.T) {
 	ask := eventType(1)
 	a, b := connected(t, []uint64{1}, nil, ask)
