@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lahja_capn.errors import SchemaError
-from lahja_capn.schema import load
+from lahja_capn.schema import load_version
 
 # The Cap'n Proto compiler reports "events.capnp:3:20-23: error: Not defined: Bar".
 _COMPILER_REPORT = re.compile(r"^.*:\d+(?::\d+(?:-\d+)?)?: error: .*$", re.M)
@@ -22,7 +22,7 @@ _COMPILER_REPORT = re.compile(r"^.*:\d+(?::\d+(?:-\d+)?)?: error: .*$", re.M)
 def load_schema(file: str, import_path: Sequence[str]) -> Any:
     """Load a schema file, or end the command with what is wrong with it."""
     try:
-        return load(file, import_path)
+        return load_version(file, import_path)
     except SchemaError as error:
         found = _compiler_report(file, import_path) if os.path.isfile(file) else ""
         raise click.ClickException(found or _described(error)) from None

@@ -63,7 +63,8 @@ _files: dict[int, tuple[str, bytes]] = {}
 def load(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]] = ()) -> ModuleType:
     """Load a Cap'n Proto schema file and return it as a module: ``load("events.capnp").OrderPlaced``.
 
-    A file that is loaded again unchanged gives the same module; a changed one is loaded anew.
+    A file that is loaded again unchanged gives the same module; a changed one is loaded anew. If another file was
+    loaded that has the same id and other content, the log says so.
 
     Args:
         path: the file; relative paths count from the current folder.
@@ -74,6 +75,13 @@ def load(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]]
         SchemaError: the file is missing, is not a file that ends in ``.capnp``, or does not compile. Has
             ``path`` and ``line`` of the file that is at fault.
     """
+    module = load_version(path, imports)
+    _look_for_copies(os.path.abspath(os.fspath(path)), module.schema.node.id)
+    return module
+
+
+def load_version(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]] = ()) -> ModuleType:
+    """``load`` for whoever compares versions of one file, which have one id by right."""
     file = os.path.abspath(os.fspath(path))
     if not os.path.isfile(file):
         kind = "is a folder" if os.path.isdir(file) else "does not exist"
@@ -94,7 +102,6 @@ def load(path: str | os.PathLike[str], imports: Iterable[str | os.PathLike[str]]
     _parsers.append(parser)
     module: ModuleType = parser.load(file, imports=list(folders))
     _loaded[file, folders] = (key, module)
-    _look_for_copies(file, module.schema.node.id)
     return module
 
 

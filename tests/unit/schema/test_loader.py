@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lahja_capn.errors import SchemaError
-from lahja_capn.schema import load, loader
+from lahja_capn.schema import load, load_version, loader
 
 GOOD = "@0x{id:016x};\nstruct Foo {{ x @0 :Int32; }}\n"
 
@@ -200,6 +200,8 @@ def test_a_copy_with_the_same_id_and_other_content_is_told_in_the_log(
     load(write(tmp_path, "same.capnp", one.read_text()))
     assert caplog.messages == [], "neither an exact copy nor a new version of the same file is a mistake"
     two = write(tmp_path, "two.capnp", text.replace("Int32", "Text"))
+    load_version(two)
+    assert caplog.messages == [], "versions of one file have one id"
     load(two)
     [message] = caplog.messages
     assert message.startswith(
