@@ -276,6 +276,30 @@ describe("requests", TIMEOUT, () => {
     await assert.rejects(a.endpoint.request(Ask, Answer, () => undefined), /not me/);
   });
 
+  it("of one peer may be open in a number, then they are refused; answered ones do not count", async () => {
+    const { a, path } = await pair();
+    let answering = true;
+    const service = a.endpoint.serve(Ask, Answer, () => (answering ? () => undefined : new Promise<never>(() => undefined)));
+    await service.acknowledged();
+    const raw = await RawPeer.connect(path);
+    const { wireId, typeId, kind, name } = Ask.row;
+    raw.greet("eager", { types: [{ wireId, typeId, kind, name, layout: [] }] });
+    await until("up", () => a.endpoint.peers.includes("eager"));
+    const { segments } = buildMessage(schema.Ask, () => undefined);
+    let number = 0n;
+    const send = (count: number): void => {
+      const frames = Array.from({ length: count }, () => encodeFrame(wireId, REQUEST, (number += 1n), segments));
+      raw.socket.write(Buffer.concat(frames));
+    };
+    send(20_000);
+    await until("all are answered", () => raw.frames.filter((frame) => frame.kind === "response").length === 20_000);
+    answering = false;
+    send(16_386);
+    await until("two are refused", () => raw.controls.filter((message) => message.is === "failed").length === 2);
+    const refused = raw.controls.flatMap((message) => (message.is === "failed" ? [[message.correlation, message.code]] : []));
+    assert.deepEqual(refused, [[36_385n, "overloaded"], [36_386n, "overloaded"]]);
+  });
+
   it("overtake events that have no credit", async () => {
     const { a, b } = await pair({ eventCredit: 10n });
     const counts = a.endpoint.subscribe(Count);

@@ -473,14 +473,14 @@ export class Session {
     return this.#goodbyeSent && this.#end?.byPeer === false;
   }
 
-  // Called when it can be written, so one of each is enough however often it was owed.
+  // Called when it can be written, so one of each is enough however often it was owed. Nothing is owed before our
+  // first subscriptions are queued: what arrives until then waits for the decision.
   #owed(): Control | null {
-    if (this.#end !== null || this.#ours === "opening") return null;
+    if (this.#end !== null) return null;
     if (this.#owePong) {
       this.#owePong = false;
       return { is: "pong" };
     }
-    if (this.#ours !== "active") return null;
     if (this.#oweAck) {
       this.#oweAck = false;
       return { is: "subscriptionsAck", sequence: this.#wanted.sequence };
