@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"lahja-capn.example/peer/internal/session"
 	"lahja-capn.example/peer/internal/wirecapnp"
@@ -24,8 +25,8 @@ type request struct {
 // bounds the time: without a deadline, a peer that never answers is waited for as long as it is connected. wanted are
 // the types that the response may be of; none: any type that is known here.
 //
-// It fails with ErrNobody; when all peers have failed or gone, with their RequestFailed joined, or ErrDisconnected;
-// with ErrWrongAnswer; or with the error of ctx.
+// It fails with ErrNobody; when all peers have failed or gone, with their RequestFailed and ErrWrongAnswer joined, or
+// ErrDisconnected; or with the error of ctx.
 func (e *Endpoint) Request(ctx context.Context, message *Message, wanted ...AnyType) (*Event, error) {
 	return e.request(ctx, "", message, wanted)
 }
@@ -124,32 +125,27 @@ func (r *request) settled(c *conn, failure error) {
 
 func (r *request) gone(c *conn) { r.settled(c, nil) }
 
-// answered: a response has come. Called with mu held.
+// answered: a response has come. One of no use is a failure of its responder alone. Called with mu held.
 func (e *Endpoint) answered(c *conn, answered session.Answered) {
 	r := c.pending[answered.Number]
 	if r == nil {
 		return
 	}
 	delete(c.pending, answered.Number)
-	delete(r.numbers, c)
-	if r.done {
+	var t *EventType
+	if answered.Type != nil {
+		t = e.known[answered.Type.Row.TypeID]
+	}
+	isWanted := func(wanted AnyType) bool { return wanted.eventType() == t }
+	if t == nil || len(r.wanted) > 0 && !slices.ContainsFunc(r.wanted, isWanted) {
+		r.settled(c, fmt.Errorf("%w: %q answered with %s (%#x)", ErrWrongAnswer, c.name(), answered.Row.Name, answered.Row.TypeID))
 		return
 	}
-	defer r.finish()
-	if answered.Type != nil {
-		t := e.known[answered.Type.Row.TypeID]
-		for _, wanted := range r.wanted {
-			if wanted.eventType() == t {
-				r.answer = &Event{Type: t, From: c.name(), frame: answered.Frame}
-				return
-			}
-		}
-		if len(r.wanted) == 0 {
-			r.answer = &Event{Type: t, From: c.name(), frame: answered.Frame}
-			return
-		}
+	delete(r.numbers, c)
+	if !r.done {
+		r.answer = &Event{Type: t, From: c.name(), frame: answered.Frame}
+		r.finish()
 	}
-	r.err = fmt.Errorf("%w: %q answered with %s (%#x)", ErrWrongAnswer, c.name(), answered.Row.Name, answered.Row.TypeID)
 }
 
 // failed: a peer says that there is no response.

@@ -196,6 +196,17 @@ func TestTheFirstResponseWinsAndAFailureAloneDoesNot(t *testing.T) {
 		`request failed at "servera": handlerRaised: *errors.errorString: not me` {
 		t.Errorf("got %v", err)
 	}
+	other := func(context.Context, *peer.Event) (*peer.Message, error) { return countOf(t, 1), nil }
+	slow := func(ctx context.Context, request *peer.Event) (*peer.Message, error) {
+		time.Sleep(20 * time.Millisecond) // the answer of no use comes first
+		return twice(ctx, request)
+	}
+	c = star(t, other, slow)
+	response, err = c.Request(within(t), ask(t, 4, events.Mode_answer), Answer)
+	ok(t, err)
+	if response.From != "serverb" {
+		t.Errorf("answered by %s", response.From)
+	}
 	c = star(t, failing, failing)
 	_, err = c.Request(within(t), ask(t, 4, events.Mode_answer), Answer)
 	joined, isJoined := err.(interface{ Unwrap() []error })
