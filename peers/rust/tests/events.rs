@@ -200,11 +200,14 @@ async fn a_subscription_to_all_gets_every_known_type_once() {
 async fn an_event_over_one_peers_limit_reaches_the_others_and_fails_if_there_are_none() {
     let one = endpoint("one");
     let small = endpoint_with("small", Limits { frame_bytes: 1024, ..Limits::default() });
-    let _deaf = small.subscribe(&[BLOB]).expect("known");
+    let limited = small.subscribe(&[BLOB]).expect("known");
     join(&small, &one).await;
     one.wait_for_subscriber(BLOB).await;
     let error = one.broadcast(&blob_of(2000)).await.expect_err("too large");
     assert!(matches!(&error, SendError::FrameTooLarge { limit: 1024, peer, .. } if peer == "small"), "{error}");
+    let fitting = blob_of(976);
+    assert_eq!((fitting.frame_size(), one.broadcast(&fitting).await.expect("sent")), (1024, 1));
+    assert_eq!(limited.recv().await.expect("an event").frame_size(), 1024);
     let large = endpoint("large");
     let events = large.subscribe(&[BLOB]).expect("known");
     join(&large, &one).await;

@@ -194,8 +194,13 @@ async fn requests_over_the_limit_of_open_ones_are_answered_overloaded_until_answ
     requests.recv().await.expect("the first").respond(&answered(1)).expect("known");
     assert_eq!(raw.until("response").await, 1);
     raw.frame(FrameKind::Request, 2, 4, &question(4)).await;
-    let two = [requests.recv().await.expect("the second"), requests.recv().await.expect("the fourth")];
-    assert_eq!(two.map(|request| request.number()), [2, 4]);
+    requests.recv().await.expect("the second").fail("Error", "failed on purpose");
+    assert_eq!(raw.until("failed").await["correlation"], "2");
+    raw.frame(FrameKind::Request, 2, 5, &question(5)).await;
+    requests.recv().await.expect("the fourth").ignore();
+    raw.frame(FrameKind::Request, 2, 6, &question(6)).await;
+    let two = [requests.recv().await.expect("the fifth"), requests.recv().await.expect("the sixth")];
+    assert_eq!(two.map(|request| request.number()), [5, 6]);
 }
 
 #[tokio::test]

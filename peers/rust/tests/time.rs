@@ -50,6 +50,35 @@ async fn any_byte_is_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_says_something_in_each_interval_is_not_pinged() {
+    let one = endpoint_with("one", Limits { keepalive: KEEPALIVE, ..Limits::default() });
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    for _ in 0..5 {
+        tokio::time::sleep(KEEPALIVE * 7 / 10).await;
+        raw.control(json!({"ping": null})).await;
+        assert_eq!(raw.next().await, Some(json!({"pong": null})));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_was_stopped_itself_asks_twice_before_it_judges() {
+    let one = endpoint_with("one", Limits { keepalive: KEEPALIVE, ..Limits::default() });
+    let mut notices = one.notices();
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    wait_for(&mut notices, |notice| matches!(notice, Notice::Up { .. })).await;
+    // All that time in one step, as after a SIGSTOP.
+    tokio::time::advance(KEEPALIVE * 100).await;
+    let start = Instant::now();
+    assert_eq!(raw.next().await, Some(json!({"ping": null})));
+    assert_eq!(raw.next().await, Some(json!({"ping": null})));
+    about(start.elapsed(), KEEPALIVE);
+    assert_eq!(raw.next().await.expect("a frame")["goodbye"]["code"], "keepaliveTimeout");
+    about(start.elapsed(), KEEPALIVE * 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_keepalive_means_no_ping() {
     let one = endpoint("one");
     let mut raw = Raw::to(&one);
