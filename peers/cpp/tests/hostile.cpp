@@ -166,6 +166,27 @@ TEST(damaged_control_messages_are_read_or_refused) {
   CHECK(read > 100);
 }
 
+TEST(rows_written_as_bytes_do_not_take_more_memory_than_they_came_in) {
+  // Control {declare @1}: Declare {types}: a list of bytes, read as a list of structs that are a byte each.
+  constexpr std::uint64_t rows = 8 * 100000;
+  auto words = kj::heapArray<capnp::word>(5 + rows / 8);
+  std::fill(words.asBytes().begin(), words.asBytes().end(), kj::byte{0});
+  kj::byte* bytes = words.asBytes().begin();
+  lahja_capn::store32(bytes + 4, static_cast<std::uint32_t>(words.size() - 1));
+  lahja_capn::store64(bytes + 8, std::uint64_t{1} << 32 | std::uint64_t{1} << 48);
+  lahja_capn::store16(bytes + 16, 1);
+  lahja_capn::store64(bytes + 24, std::uint64_t{1} << 48);
+  lahja_capn::store64(bytes + 32, 1 | std::uint64_t{2} << 32 | rows << 35);
+  lahja_capn::check_message(words);
+  std::string problem;
+  try {
+    lahja_capn::control::decode(words);
+  } catch (const lahja_capn::ProtocolError& error) {
+    problem = error.what();
+  }
+  CHECK(problem.find("800000 rows") != std::string::npos);
+}
+
 TEST(utf_8_is_judged_strictly) {
   const auto valid = [](const std::string& text) { return lahja_capn::control::is_utf8(text.data(), text.size()); };
   CHECK(valid(""));

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "conformance.capnp.h"
+#include "control.h"
 #include "harness.h"
 #include "lahja_capn/messages.h"
 #include "lahja_capn/session.h"
@@ -349,6 +350,51 @@ TEST(more_open_requests_than_the_limit_are_refused) {
       CHECK(failed->code == lahja_capn::FailedCode::overloaded);
     }
   }
+}
+
+TEST(content_that_came_before_our_subscriptions_were_sent_is_refused) {
+  const auto text = [](const SharedFrame& frame) {
+    return std::string(reinterpret_cast<const char*>(frame->bytes().begin()), frame->size());
+  };
+  for (const bool early : {true, false}) {
+    Pair pair;
+    // By hand: a session of ours would not send content so early.
+    const lahja_capn::control::Declare rows{{{1, event_type<Count>().row}}};
+    const lahja_capn::control::Subscriptions subscriptions{1, {}, {}, false, false};
+    const std::string introduction = output(pair.a.session, pair.now) + text(lahja_capn::control::encode(rows)) +
+                                     text(lahja_capn::control::encode(subscriptions));
+    const std::string event = text(count_frame(pair.a, 1));
+    if (early) {
+      input(pair.b, introduction + event, pair.now);
+    } else {
+      input(pair.b, introduction, pair.now);
+      output(pair.b.session, pair.now);
+      input(pair.b, event, pair.now);
+    }
+    CHECK_EQUAL(pair.b.count<EventArrived>(), std::size_t{early ? 0u : 1u});
+    CHECK_EQUAL(pair.b.ended.has_value(), early);
+    CHECK(!early || pair.b.ended->code == GoodbyeCode::protocol_error);
+  }
+}
+
+TEST(events_of_a_type_that_a_new_row_disables_leave_the_queue) {
+  auto listener = named("listener");
+  listener.event_credit = 0;
+  Pair pair(named("publisher"), listener);
+  lahja_capn::EventType outer{{1000, lahja_capn::RowKind::structure, "Outer", {}}, {}};
+  pair.b.catalog.declare(outer);
+  pair.b.catalog.events_wanted.insert(outer.type_id());
+  outer.reachable.push_back({1001, lahja_capn::RowKind::structure, "Part", {5}});
+  pair.a.catalog.declare(outer);
+  pair.settle();
+  CHECK(pair.a.session.send_event(outer, count_frame(pair.a, 1)) == Session::Queued::queued);
+  CHECK(send_count(pair.a, 2) == Session::Queued::queued);
+  pair.b.catalog.declare({{1001, lahja_capn::RowKind::structure, "Part", {6}}, {}});
+  pair.b.catalog.events_wanted.insert(1001);
+  pair.b.session.update_subscriptions();
+  pair.settle();
+  CHECK(!pair.a.session.wants(outer));
+  CHECK_EQUAL(pair.a.session.queued_bytes(), count_bytes);
 }
 
 TEST(a_table_larger_than_one_control_frame_goes_in_several) {
