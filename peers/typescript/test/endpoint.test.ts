@@ -355,6 +355,20 @@ describe("life", TIMEOUT, () => {
     assert.deepEqual(a.endpoint.peers, ["b"]);
   });
 
+  it("ends at once with the peer's goodbye, without one of its own", async () => {
+    const { a, path } = await pair();
+    const raw = await RawPeer.connect(path);
+    raw.greet("polite");
+    await until("up", () => a.endpoint.peers.includes("polite"));
+    const started = performance.now();
+    raw.send({ is: "goodbye", code: "replaced", text: "" });
+    await until("the stream ends", () => raw.ended);
+    assert.ok(performance.now() - started < 3000, "it took as long as a deadline");
+    assert.ok(!raw.controls.some((message) => message.is === "goodbye"));
+    const ends = a.changes.flatMap((change) => (change.is === "down" ? [[change.peer, change.code, change.byPeer]] : []));
+    assert.deepEqual(ends, [["polite", "replaced", true]]);
+  });
+
   it("pings a silent peer and says goodbye to a dead one", async () => {
     const path = socketPath();
     const { endpoint } = watched("a", { keepaliveMs: 30 });
