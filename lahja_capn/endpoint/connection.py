@@ -598,7 +598,7 @@ class Connection:
         session = self.session
         if session.queued_events:
             return session.events_taken, self._event_parts
-        return session.queued_bytes, len(self._out)
+        return session.queued_bytes, sum(map(len, self._out))
 
     async def _wait_to_send(
         self, enough: Callable[[], bool], progress: Callable[[], object], too_slow_s: float

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from lahja_capn import BroadcastConfig, EndpointAPI, Limits, RemoteDisconnected, RequestTimeout
+from lahja_capn.binding import event_type
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
@@ -361,3 +362,45 @@ async def test_credit_that_lies_unread_counts_before_a_peer_is_judged(
         peer._socket.sendall(b"".join(peer.session.data_to_send()))
         await server.broadcast(Count(number=4))
         assert server.is_connected_to("raw")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@scenario
+async def test_publisher_behind_answers_alone_waits_for_a_peer_that_reads_them(
+    runtime: Runtime, short_tmp_path: Path, reads: bool
+) -> None:
+    limits = Limits(queued_per_peer_bytes=1000, too_slow_s=0.3)
+    async with (
+        runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server,
+        raw_peer(server, Count) as peer,
+        anyio.create_task_group() as tasks,
+    ):
+
+        def refuse(question: Question) -> None:
+            raise ValueError("x" * 16_000)
+
+        server.subscribe(Question, refuse)
+        await peer.read(lambda: peer.session.remote_subscriptions)
+        # Their answers are more than the socket holds.
+        for number in range(300):
+            question = Question(number=number)
+            peer.session.send_request(event_type(Question), event_type(Question).encode(question))
+        await peer.write()
+        await eventually(lambda: server._peers.up["raw"].session.queued_bytes > 1_000_000)
+
+        async def publish() -> None:
+            await server.broadcast(Count(number=1))
+            published.append(server.is_connected_to("raw"))
+
+        published: list[bool] = []
+        tasks.start_soon(publish)
+        if reads:
+            # Each bit well within too_slow_s, all of it not.
+            for _ in range(20):
+                await anyio.wait_readable(peer._socket)
+                peer.session.receive_bytes(peer._socket.recv(50_000), time.monotonic())
+                await anyio.sleep(limits.too_slow_s / 10)
+            assert published == []
+            await peer.read(lambda: published)
+        await eventually(lambda: published)
+        assert published == [reads]
