@@ -132,15 +132,15 @@ def build(language: Language) -> str:
     if not language.program.exists():
         print(f"peers/{language.key}: building for the first time, which may take minutes", flush=True)
     started = time.monotonic()
-    # Below another make, that one's -j holds.
-    jobs = (
-        []
-        if "MAKELEVEL" in os.environ and "-j" in os.environ.get("MAKEFLAGS", "")
-        else [f"-j{os.cpu_count() or 1}"]
-    )
+    # Without what a make above us says of its own jobs: its job server does not reach through us.
+    env = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    jobs = f"-j{os.cpu_count() or 1}"
     try:
         made = subprocess.run(
-            ["make", "--no-print-directory", *jobs, "-C", os.fspath(language.folder), "build"],
+            ["make", "--no-print-directory", jobs, "-C", os.fspath(language.folder), "build"],
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
