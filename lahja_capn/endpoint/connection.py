@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -125,6 +126,7 @@ class Connection:
         "dialed",
         "drops_unlogged",
         "is_up",
+        "line",
         "log_drops_at",
         "name",
         "open_requests",
@@ -159,6 +161,9 @@ class Connection:
         # Events that the peer dropped for us and the log does not tell yet, and when the next one may be logged.
         self.drops_unlogged = 0
         self.log_drops_at = 0.0
+        # Broadcasts that found the queue full, in the order of their calls: the first one waits for room, each other
+        # one until it is the first.
+        self.line: deque[Waiter[None]] = deque()
         # Event credit that the peer does not get yet, because what its former connections sent still lies here.
         self.withheld = 0
         # The endpoint's subscription version that this peer has confirmed; -1 before its first confirmation.

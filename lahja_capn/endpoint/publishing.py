@@ -138,9 +138,23 @@ class PublishingBus(AskingBus):
         self, connection: Connection, event_type: EventType, size: int, buffers: Any
     ) -> None:
         offer = Offer.FULL
-        while offer is Offer.FULL:
-            await connection.room(self._limits.too_slow_s)
-            offer = connection.session.offer_event(event_type, size, buffers)
+        session = connection.session
+        line = connection.line
+        turn = self._runtime.new_waiter()
+        line.append(turn)
+        session.join_line()
+        try:
+            if line[0] is not turn:
+                await turn.wait()
+            while offer is Offer.FULL:
+                await connection.room(self._limits.too_slow_s)
+                offer = session.offer_event(event_type, size, buffers, True)
+        finally:
+            session.leave_line()
+            was_first = line[0] is turn
+            line.remove(turn)
+            if was_first and line:
+                line[0].wake(None)
         if offer is Offer.QUEUED:
             connection.queued(size)
         else:

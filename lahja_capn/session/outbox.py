@@ -66,6 +66,8 @@ class Outbox:
         "_counters",
         "_events",
         "_first",
+        "_full_at",
+        "_line",
         "_passed",
         "_purged",
         "_purged_to",
@@ -85,6 +87,10 @@ class Outbox:
 
     def __init__(self, limit: int, counters: Counters) -> None:
         self.limit = limit
+        # How many callers wait for room, and at how many queued bytes an offer finds the queue full: at once while
+        # anybody waits, or it would overtake him.
+        self._line = 0
+        self._full_at = limit
         self._counters = counters
         self.policy = Policy.WAIT
         self.event_window = SendWindow()
@@ -157,13 +163,26 @@ class Outbox:
         self.queued_bytes += size
         self.queued_request_bytes += size
 
-    def offer_event(self, type_id: int, size: int, buffers: Buffers) -> Offer:
-        """Queue an event if the policy lets it in."""
+    def join_line(self) -> None:
+        """The caller's event found the queue full; it will be offered ``in_line``. Others wait until then."""
+        self._line += 1
+        self._full_at = 0
+
+    def leave_line(self) -> None:
+        self._line -= 1
+        if not self._line:
+            self._full_at = self.limit
+
+    def offer_event(self, type_id: int, size: int, buffers: Buffers, in_line: bool = False) -> Offer:
+        """Queue an event if the policy lets it in.
+
+        ``in_line``: it is the turn of this one, among those that wait for room.
+        """
         policy = self.policy
         if policy is _NEWEST_ONLY and self._events:
             self._drop_type(type_id)
-        if self.queued_bytes >= self.limit:
-            if policy is Policy.WAIT:
+        if self.queued_bytes >= self._full_at:
+            if policy is Policy.WAIT and not (in_line and self.queued_bytes < self.limit):
                 return Offer.FULL
             if policy is Policy.DROP_OLDEST or policy is _NEWEST_ONLY:
                 self._drop_oldest()

@@ -256,10 +256,14 @@ class Session(ReceivingSession):
         self._send(Subscriptions(self._sequence, added, removed, self._subscribed_all, ack_wanted))
         return self._sequence
 
-    def offer_event(self, event_type: EventType, size: int, buffers: tuple[Buffer, ...]) -> Offer:
+    def offer_event(
+        self, event_type: EventType, size: int, buffers: tuple[Buffer, ...], in_line: bool = False
+    ) -> Offer:
         """Queue an event's frame (``encode_frame`` with our wire id, ``size`` its frame size) if it may go.
 
-        Under policy WAIT a full queue answers FULL and nothing happens; every other loss is counted here.
+        Under policy WAIT a full queue answers FULL and nothing happens; every other loss is counted here. A caller
+        that waits then for room joins the line, so that no later event goes before its own, offers the event again
+        ``in_line`` when it is its turn and there is room, and leaves the line.
         """
         type_id = event_type.type_id
         if self._wanted.get(type_id) is not event_type and not self.wants(event_type):
@@ -270,7 +274,13 @@ class Session(ReceivingSession):
         if size > self.peer_frame_limit:
             self._outbox.drop(type_id, size)
             return Offer.TOO_LARGE
-        return self._outbox.offer_event(type_id, size, buffers)
+        return self._outbox.offer_event(type_id, size, buffers, in_line)
+
+    def join_line(self) -> None:
+        self._outbox.join_line()
+
+    def leave_line(self) -> None:
+        self._outbox.leave_line()
 
     def count_dropped(self, event_type: EventType, size: int) -> None:
         """Count an event that the endpoint itself did not offer; the peer is told about it."""

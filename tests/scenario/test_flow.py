@@ -11,6 +11,7 @@ import pytest
 
 from lahja_capn import BroadcastConfig, EndpointAPI, Limits, RemoteDisconnected, RequestTimeout
 from lahja_capn.binding import event_type
+from lahja_capn.session import Arrived
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
@@ -82,6 +83,73 @@ async def test_many_events_through_a_small_window_arrive_in_order(
             await client.broadcast(Count(number=number))
         await eventually(lambda: len(got) == 500)
         assert got == list(range(500))
+
+
+@scenario
+async def test_tasks_that_publish_at_the_same_time_keep_the_order_of_their_calls_where_the_queue_is_full(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    """One that had waited for room was overtaken by the next call, if that came before it was woken."""
+    async with pair(runtime, short_tmp_path, server={"limits": SMALL}, client={"limits": SMALL}) as (
+        server,
+        client,
+    ):
+        got = []
+
+        async def slow(event: Count) -> None:
+            await anyio.lowlevel.checkpoint()
+            got.append(event.number)
+
+        await server.subscribe(Count, slow).acknowledged()
+        called = 0
+
+        async def publish() -> None:
+            nonlocal called
+            for _ in range(100):
+                called += 1
+                await client.broadcast(Count(number=called))
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(publish)
+        await eventually(lambda: len(got) == 500)
+        assert got == sorted(got)
+
+
+@scenario
+async def test_publisher_that_is_cancelled_while_it_waits_in_line_lets_the_next_one_pass(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=SMALL) as server:
+        async with raw_peer(server, Count, limits=SMALL) as peer:
+            peer.gives_credit = False
+            for _ in range(2):  # the peer's window, then the queue
+                for _ in range(10):
+                    await server.broadcast(Count(number=0))
+                await turns()
+            async with anyio.create_task_group() as tasks:
+                scopes = [anyio.CancelScope() for _ in range(4)]
+
+                async def publish(number: int) -> None:
+                    with scopes[number]:
+                        await server.broadcast(Count(number=number + 1))
+
+                for number in range(4):
+                    tasks.start_soon(publish, number)
+                    await eventually(lambda number=number: len(server._peers.up["raw"].line) > number)
+                # The first, and one in the middle.
+                scopes[0].cancel()
+                scopes[2].cancel()
+                await eventually(lambda: len(server._peers.up["raw"].line) == 2)
+                peer.gives_credit = True
+                for event in peer.of(Arrived):
+                    peer.session.return_event_credit(event.size)
+                await peer.read(lambda: peer.numbers[-2:] == [2, 4])
+            # Nobody waits any more, and there is no line for those that come later.
+            server.broadcast_nowait(Count(number=5))
+            await peer.read(lambda: peer.numbers[-1:] == [5])
+            assert server.get_peer_counters()["raw"].dropped == 0
 
 
 @scenario
