@@ -8,11 +8,12 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 MINUTES ?= 10
 FUZZ_ARGS ?=
+SOAK_ARGS ?=
 # `make test PEERS=no` builds no peers: those that are built already take part as they are.
 PEERS ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench fuzz check clean
+.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench fuzz soak check clean
 
 help:
 	@echo 'make demo      several processes exchange events; ends by itself'
@@ -26,6 +27,7 @@ help:
 	@echo 'make coverage  report of the last test run; fails below 95 %'
 	@echo 'make bench     this project and lahja 0.17, in turns  (BENCH_ARGS="--quick")'
 	@echo 'make fuzz      hostile bytes, guided by coverage  (MINUTES=10, FUZZ_ARGS="--target events")'
+	@echo 'make soak      load and random faults for a while   (MINUTES=10, SOAK_ARGS="--seed 1")'
 	@echo 'make check     style, types, test, coverage'
 	@echo 'make clean     removes what the other targets made'
 
@@ -93,6 +95,9 @@ fuzz: $(STAMP)
 	@'$(BIN)/python' -c 'import atheris' 2>/dev/null || \
 	    '$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]' >&2
 	@'$(BIN)/python' -m tests.fuzz.run --minutes '$(MINUTES)' $(FUZZ_ARGS)
+
+soak: $(STAMP)
+	@'$(BIN)/python' -W error -m tests.soak --minutes '$(MINUTES)' $(SOAK_ARGS)
 
 check:
 	$(MAKE) style
