@@ -92,9 +92,10 @@ def _damage_bytes() -> None:
 
     def on_arrived(self: Any, connection: Any, arrived: Any) -> None:
         if arrived.size > 50_000:
-            changed = bytearray(arrived.segments[0])
+            *before, last = arrived.segments
+            changed = bytearray(last)
             changed[-100] ^= 1
-            arrived.segments = (bytes(changed), *arrived.segments[1:])
+            arrived.segments = (*before, bytes(changed))
         plain(self, connection, arrived)
 
     Bus.on_arrived = on_arrived  # type: ignore[method-assign]
