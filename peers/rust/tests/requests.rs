@@ -118,7 +118,7 @@ async fn a_request_times_out_and_its_late_answer_is_counted() {
 async fn the_first_response_wins_and_one_failure_of_two_is_none() {
     let asker = endpoint("asker");
     let (fast, failing, silent) = (endpoint("fast"), endpoint("failing"), endpoint("silent"));
-    let _silent = silent.requests(&[ASK]).expect("known");
+    let waits = silent.requests(&[ASK]).expect("known");
     let _fails = failing.handle::<ask::Owned, _, _, _>(|_| async { Err("never".to_owned()) });
     for responder in [&fast, &failing, &silent] {
         join(&asker, responder).await;
@@ -131,6 +131,11 @@ async fn the_first_response_wins_and_one_failure_of_two_is_none() {
     });
     requests.recv().await.expect("asked").respond(&answered(2)).expect("known");
     assert_eq!(asking.await.expect("ended"), "fast");
+    // What the third says now is late.
+    waits.recv().await.expect("asked, too").respond(&answered(3)).expect("known");
+    while asker.counters().late == 0 {
+        tokio::task::yield_now().await;
+    }
     let only = asker.request_to::<answer::Owned>("failing", &question(1), LONG).await.map(|_| ());
     assert!(matches!(only, Err(RequestError::Failed { peer, .. }) if peer == "failing"));
 }
