@@ -21,6 +21,7 @@ from ..session import Closed, PeerDropped, Session, TypeDisabled
 from .arguments import check_connection_config
 from .config import ConnectionConfig, check_endpoint_name
 from .connection import Connection
+from .core import ConnectionCore
 from .life import LivingEndpoint
 from .needs import Channel, Listener
 from .peers import rejection
@@ -433,5 +434,5 @@ class ConnectingEndpoint(LivingEndpoint):
         self._peers.hang_up(connection)
         self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")
 
-    def on_taken_late(self, connection: Connection, size: int) -> None:
+    def on_taken_late(self, connection: ConnectionCore, size: int) -> None:
         self._peers.taken_late(connection, size)

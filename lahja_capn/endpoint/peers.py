@@ -33,6 +33,7 @@ from ..session.local import PROTOCOL_VERSION
 from ..wire.limits import UNLIMITED, Limits
 from .changes import Changes
 from .connection import Connection
+from .core import ConnectionCore
 from .needs import Runtime
 
 logger = logging.getLogger("lahja_capn.endpoint")
@@ -93,7 +94,7 @@ class Peers:
             if held > 0:
                 self._left[connection.name] = self._left.get(connection.name, 0) + held
 
-    def taken_late(self, connection: Connection, size: int) -> None:
+    def taken_late(self, connection: ConnectionCore, size: int) -> None:
         """An event of ``connection``, which has ended, was taken."""
         name = connection.name
         left = self._left.get(name, 0) - size

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lahja_capn.endpoint.connection import (
-    JOIN_BELOW_BYTES,
-    MIN_READ_BYTES,
-    READS_PER_TURN,
-    TURN_S,
-    Connection,
-    _advance,
-    _joined,
-)
+from lahja_capn.endpoint.connection import MIN_READ_BYTES, READS_PER_TURN, TURN_S, Connection
+from lahja_capn.endpoint.writing import JOIN_BELOW_BYTES, _advance, _joined
 from lahja_capn.session import LocalEndpoint, Session, WireTable
 from lahja_capn.session.control import Goodbye, Ping, Subscriptions
 from lahja_capn.wire import UNLIMITED, Limits
