@@ -109,6 +109,18 @@ describe("names", TIMEOUT, () => {
     assert.equal((await counts.next()).value!.body.number, 3n);
   });
 
+  it("dialled the other way later: what the lower name opened survives, and nobody is told of a failure", async () => {
+    const { a, b, path } = await pair();
+    const other = socketPath();
+    await b.endpoint.listen(other);
+    await a.endpoint.connect(other, "b");
+    await until("the first is down", () => downs(a.changes).length === 1 && downs(b.changes).length === 1);
+    assert.deepEqual([downs(a.changes), downs(b.changes)], [["duplicate"], ["duplicate"]]);
+    await b.endpoint.connect(path, "a");
+    assert.deepEqual([downs(a.changes), downs(b.changes)], [["duplicate"], ["duplicate"]]);
+    assert.deepEqual([a.endpoint.peers, b.endpoint.peers], [["b"], ["a"]]);
+  });
+
   it("dialled both ways at once: one connection is left, and both dials succeed", async () => {
     for (let round = 0; round < 20; round += 1) {
       const paths = [socketPath(), socketPath()] as const;
