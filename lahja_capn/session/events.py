@@ -62,6 +62,8 @@ class Arrived:
 class ResponseArrived:
     """The answer to our open request ``number``. ``event_type`` is None if its type is not known here.
 
+    ``row`` is what the peer declared, but for its layout.
+
     One per request, so it is a plain class: a frozen dataclass takes three times as long to make.
     """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from ..binding import EventType, TypeRow
 from ..errors import LocalProtocolError, RemoteProtocolError
@@ -11,6 +13,10 @@ from ..wire.limits import NAME_TEXT_BYTES, TABLE_BYTES, TABLE_ROW_BYTES, Limits
 from .control import TableRow
 
 _KINDS = ("struct", "opaque")
+
+# A peer's layouts are kept packed: as Python's integers their 16 MiB would take 150.
+_Layout: TypeAlias = bytes
+_UNCHECKED: Final[_Layout] = b""
 
 
 class WireTable:
@@ -125,11 +131,23 @@ class Route:
 class PeerTable:
     """The id table of one peer, as it declared it, and the verdict on each type both sides know."""
 
-    __slots__ = ("_bytes", "_limits", "_reached_by", "_rows", "_structs", "_verdicts", "_wire_ids", "routes")
+    __slots__ = (
+        "_bytes",
+        "_layouts",
+        "_limits",
+        "_reached_by",
+        "_rows",
+        "_structs",
+        "_verdicts",
+        "_wire_ids",
+        "routes",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        # Without their layouts; of these only those that are not empty.
         self._rows: dict[int, TypeRow] = {}
+        self._layouts: dict[int, _Layout] = {}
         self._wire_ids: dict[int, int] = {}
         self._structs = 0
         self._bytes = 0
@@ -181,7 +199,7 @@ class PeerTable:
             self._bytes += TABLE_ROW_BYTES + name_bytes + 4 * len(row.layout)
             if self._bytes > TABLE_BYTES:
                 raise _invalid(f"the id table takes more than {TABLE_BYTES} bytes")
-        elif known != row:
+        elif not self._is_same(known, row):
             raise _invalid(
                 f"type {type_id:#018x} is declared twice, differently: {known.name!r}, then {row.name!r}"
             )
@@ -190,7 +208,7 @@ class PeerTable:
                 self._structs += 1
                 if self._structs > self._limits.table_structs:
                     raise _invalid(f"more than {self._limits.table_structs} structs without a wire id")
-                self._rows[type_id] = row
+                self._keep(row)
             return known is None
         before = self._wire_ids.get(type_id)
         if before == wire_id:
@@ -202,10 +220,24 @@ class PeerTable:
             raise _invalid(f"wire id {wire_id} stands for {taken.row.name!r} and for {row.name!r}")
         if len(self._wire_ids) >= self._limits.table_types:
             raise _invalid(f"more than {self._limits.table_types} event types")
-        self._rows[type_id] = row
+        if known is None:
+            known = self._keep(row)
         self._wire_ids[type_id] = wire_id
-        self.routes[wire_id] = Route(row)
+        self.routes[wire_id] = Route(known)
         return True
+
+    def _keep(self, row: TypeRow) -> TypeRow:
+        if row.layout:
+            self._layouts[row.type_id] = array("I", row.layout).tobytes()
+            row = TypeRow(row.type_id, row.kind, row.name, ())
+        self._rows[row.type_id] = row
+        return row
+
+    def _is_same(self, known: TypeRow, row: TypeRow) -> bool:
+        layout = self._layouts.get(row.type_id, _UNCHECKED)
+        return (
+            known.kind == row.kind and known.name == row.name and layout == array("I", row.layout).tobytes()
+        )
 
     def verdict(self, event_type: EventType) -> tuple[Incompatibility | None, bool]:
         """Return why the two sides cannot exchange this type, or None; and True if that is a new finding.
@@ -223,7 +255,7 @@ class PeerTable:
             theirs = self._rows.get(ours.type_id)
             if theirs is None or found is not None:
                 continue
-            ordinal = _first_difference(ours, theirs)
+            ordinal = _first_difference(ours.layout, self._layouts.get(ours.type_id, _UNCHECKED))
             if ordinal is not None or ours.kind != theirs.kind:
                 found = Incompatibility(
                     type_id=type_id,
@@ -236,10 +268,8 @@ class PeerTable:
         return found, found is not None
 
 
-def _first_difference(ours: TypeRow, theirs: TypeRow) -> int | None:
-    if ours.layout == theirs.layout:
-        return None
-    for ordinal, (a, b) in enumerate(zip(ours.layout, theirs.layout, strict=False)):
+def _first_difference(ours: tuple[int, ...], theirs: _Layout) -> int | None:
+    for ordinal, (a, b) in enumerate(zip(ours, memoryview(theirs).cast("I"), strict=False)):
         if a != b:
             return ordinal
     return None

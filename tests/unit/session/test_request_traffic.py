@@ -59,7 +59,12 @@ def test_a_request_and_its_response_find_each_other(piece: int) -> None:
     pair.settle()
     event = only(pair, pair.left)
     assert isinstance(event, ResponseArrived)
-    assert (event.number, event.event_type, event.row, event.segments) == (2, ANSWER, ANSWER.row, reply)
+    assert (event.number, event.event_type, event.row.name, event.segments) == (
+        2,
+        ANSWER,
+        ANSWER.row.name,
+        reply,
+    )
     counters = pair.left.counters
     assert (counters.requests_sent, counters.responses_received) == (2, 1)
     counters = pair.right.counters
@@ -318,7 +323,7 @@ def test_a_response_of_an_unknown_type_is_handed_over_with_its_row() -> None:
     (event,) = answered(stranger)
     assert isinstance(event, ResponseArrived)
     assert event.event_type is None
-    assert event.row == stranger.row
+    assert (event.row.type_id, event.row.name) == (stranger.type_id, stranger.row.name)
 
 
 def test_a_response_of_another_known_type_is_handed_over_too() -> None:
