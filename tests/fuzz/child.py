@@ -63,6 +63,8 @@ def main(name: str, folder: Path, seconds: float, seed: int) -> None:
         f"-artifact_prefix={folder}/",
         f"-max_len={target.max_bytes}",
         "-len_control=0",
+        # A slow input is not to be the parent of many.
+        "-entropic_scale_per_exec_time=1",
         "-verbosity=0",
         os.fspath(seeds),
     ]

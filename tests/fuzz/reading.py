@@ -56,13 +56,15 @@ def read_in_full(value: Any, level: int = 0, anys: int = 0) -> int:
 def _read_record(record: Any, level: int, anys: int) -> int:
     count = 1
     binding = record._binding
+    active = None
     if binding.union:
         with contextlib.suppress(EventFieldError):
-            assert isinstance(record.which(), str)
+            active = record.which()
+            assert isinstance(active, str)
     for attr, field in binding.attrs.items():
         # What was left out reads as its defaults, and those of its parts, without end: at the top it is read once.
         is_set = not field.type.is_pointer or _is_set(record, field)
-        if not is_set and level:
+        if level and (not is_set or (field.in_union and attr != active)):
             continue
         try:
             part = getattr(record, attr)

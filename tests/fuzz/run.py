@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# In the order of the layers: share of the time. Inputs that take longer get more.
-SHARES = {"decoder": 0.2, "control": 0.2, "sessions": 0.3, "events": 0.3}
+# In the order of the layers: share of the time.
+SHARES = {"decoder": 0.25, "control": 0.35, "sessions": 0.2, "events": 0.2}
 # A target's corpus is read anew at the start of a slice, which takes seconds.
 _SLICE_S = 180.0
 _PROGRESS_S = 15.0
