@@ -136,6 +136,13 @@ describe("a message", () => {
     assert.throws(() => inspect([words(0x0001_0000_0000_0000n, list(0, 6, bad.length), ...bad)]), UnreadableError);
   });
 
+  it("that is nested deeper than 64 can be read down to there", () => {
+    // Structs of one pointer, each behind the other.
+    const nested = Array<bigint>(100).fill(0x0001_0000_0000_0000n);
+    assert.deepEqual([...inspect([words(...nested, 0)])!.keys()], [65 * 8]);
+    assert.equal(inspect([words(...nested.slice(0, 65), 0)]), null);
+  });
+
   it("that contains itself ends", () => {
     // The root struct's only pointer leads to the root struct.
     const places = inspect([words(0x0001_0000_0000_0000n, BigInt.asUintN(32, -8n) | 0x0001_0000_0000_0000n)])!;

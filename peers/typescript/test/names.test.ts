@@ -97,6 +97,23 @@ describe("names", TIMEOUT, () => {
     assert.deepEqual(endpoint.peers.sort(), ["b", "c"]);
   });
 
+  it("stays with a silent holder when the claimant is gone before it is decided", async () => {
+    const path = socketPath();
+    const { endpoint } = watched("a");
+    await endpoint.listen(path);
+    const silent = await RawPeer.connect(path);
+    silent.greet("b");
+    await until("up", () => endpoint.peers.includes("b"));
+    const newcomer = await RawPeer.connect(path);
+    newcomer.greet("b", { instance: Buffer.alloc(16, 7) });
+    await silent.hears("ping");
+    newcomer.socket.destroy();
+    // The second that a holder has, and more: nothing may happen.
+    await new Promise((resolve) => setTimeout(resolve, 1300));
+    assert.ok(!silent.controls.some((message) => message.is === "goodbye"));
+    assert.deepEqual(endpoint.peers, ["b"]);
+  });
+
   it("of the same instance, connecting again: the newer connection works", async () => {
     const { a, b, path } = await pair();
     await b.endpoint.connect(path, "a");
