@@ -45,6 +45,7 @@ PYTHON_SIDES = (
     Side("asyncio", "Python/asyncio", _PYTHON, ("--runtime", "asyncio")),
     Side("trio", "Python/trio", _PYTHON, ("--runtime", "trio")),
 )
+UVLOOP = Side("uvloop", "Python/uvloop", _PYTHON, ("--runtime", "uvloop"))
 FOREIGN_SIDES = {
     language.key: Side(language.key, language.title, (os.fspath(language.program),)) for language in FOREIGN
 }

@@ -11,7 +11,7 @@ import pytest
 from peers.languages import FOREIGN, Language
 
 from .checks import CHECKS
-from .pair import FOREIGN_SIDES, PYTHON_SIDES, Pair, Side
+from .pair import FOREIGN_SIDES, PYTHON_SIDES, UVLOOP, Pair, Side
 from .program import Trouble
 from .results import Results
 
@@ -28,25 +28,22 @@ def test_language_takes_part(language: Language, required: bool) -> None:
         pytest.skip(f"{language.title}: {trouble}")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("connecting", SIDES, ids=lambda side: side.key)
-@pytest.mark.parametrize("serving", SIDES, ids=lambda side: side.key)
-def test_pair(serving: Side, connecting: Side, short_tmp_path: Path, results: Results) -> None:
-    started = time.monotonic()
+def failures_of(serving: Side, connecting: Side, folder: Path) -> dict[str, str]:
+    """Do every check; the names of those that failed, each with what went wrong."""
     failures: dict[str, str] = {}
     pair: Pair | None = None
     try:
         for check in CHECKS:
             try:
                 if pair is None:
-                    pair = Pair(serving, connecting, short_tmp_path)
+                    pair = Pair(serving, connecting, folder)
                     pair.start()
                 check(pair)
             except Trouble as trouble:
                 assert pair is not None
-                line = traceback.extract_tb(trouble.__traceback__)[1].lineno
-                failures[check.__name__] = f"{trouble}\n(line {line} of checks.py)\n{pair.report()}"
+                at = traceback.extract_tb(trouble.__traceback__)[1]
+                where = f"{Path(at.filename).name}, line {at.lineno}"
+                failures[check.__name__] = f"{trouble}\n({where})\n{pair.report()}"
                 pair.close()
                 # The next check begins with new processes.
                 pair = None
@@ -55,6 +52,27 @@ def test_pair(serving: Side, connecting: Side, short_tmp_path: Path, results: Re
     finally:
         if pair is not None:
             pair.close()
-        results.add((serving.key, connecting.key), failures, time.monotonic() - started)
+    return failures
+
+
+def fail_with(failures: dict[str, str]) -> None:
     if failures:
         pytest.fail("\n\n".join(f"== {name}: {text}" for name, text in failures.items()), pytrace=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("connecting", SIDES, ids=lambda side: side.key)
+@pytest.mark.parametrize("serving", SIDES, ids=lambda side: side.key)
+def test_pair(serving: Side, connecting: Side, short_tmp_path: Path, results: Results) -> None:
+    started = time.monotonic()
+    failures = failures_of(serving, connecting, short_tmp_path)
+    results.add((serving.key, connecting.key), failures, time.monotonic() - started)
+    fail_with(failures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_python_on_uvloop(short_tmp_path: Path) -> None:
+    # Not a side of the matrix: what may differ on uvloop is Python's affair, whoever is at the other end.
+    fail_with(failures_of(UVLOOP, UVLOOP, short_tmp_path))
