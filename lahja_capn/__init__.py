@@ -21,10 +21,12 @@ from .binding import (
 )
 from .endpoint import (
     TLS,
+    Backoff,
     ConnectionConfig,
     EndpointAPI,
     EventStream,
     InboxCounters,
+    KeptConnections,
     Subscription,
 )
 from .errors import (
@@ -78,6 +80,7 @@ __all__ = [
     "AddressInUse",
     "AnyPointer",
     "AsyncioEndpoint",
+    "Backoff",
     "BaseEvent",
     "BaseRequestResponseEvent",
     "BindError",
@@ -102,6 +105,7 @@ __all__ = [
     "InboxCounters",
     "IncompatibleLayout",
     "InvalidEndpointName",
+    "KeptConnections",
     "LahjaError",
     "LifecycleError",
     "Limits",

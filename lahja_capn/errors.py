@@ -204,10 +204,14 @@ class AddressInUse(ConnectionAttemptRejected):
 
 
 class TLSFailed(ConnectionAttemptRejected):
-    """No TLS connection came about. Attributes: ``address``, ``reason``."""
+    """No TLS connection came about.
+
+    Attributes: ``address``, ``reason``, ``lost`` (the other side went away meanwhile, for whatever reason).
+    """
 
     address: str
     reason: str
+    lost: bool
 
 
 class ConnectTimeout(LahjaError, TimeoutError):

@@ -16,6 +16,7 @@ from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
 from ..session import Counters, Policy
 from .config import ConnectionConfig
 from .inbox import DEFAULT_QUEUE_EVENTS
+from .keeping import Backoff, KeptConnections
 from .streams import EventStream
 from .subscription import Subscription
 
@@ -112,6 +113,26 @@ class EndpointAPI(ABC):
             ConnectionAttemptRejected: ``NameInUse``, ``WrongName``, or ``DuplicateConnection`` (this endpoint
                 is connected to that one already, or is that one).
             HandshakeError: what answered does not speak this protocol, or another version of it.
+        """
+
+    @abstractmethod
+    def keep_connected(self, *endpoints: ConnectionConfig, backoff: Backoff | None = None) -> KeptConnections:
+        """Connect, and connect again whenever a connection is gone, until the endpoint stops.
+
+        Returns at once: wait with ``await kept.connected()``, or with ``wait_until_connected_to``. Subscriptions
+        belong to the endpoint and hold for every connection. Nothing is kept for a peer that is away: ``broadcast``
+        goes to whoever is there, and raises ``NoSubscribers`` if nobody is; requests that wait for it raise
+        ``RemoteDisconnected``. A connection that the peer opened, or that ``connect_to_endpoints`` made, is kept too.
+
+        A peer that refuses us for good (``NameInUse``, ``WrongName``, ``UnsupportedVersion``, ``TLSFailed``, another
+        user, no permission) is not tried again: that is logged at ERROR, and raised by ``kept.connected()`` and
+        ``kept.ended()``.
+
+        Args:
+            backoff: how long to rest between attempts; by default 0.05 s, doubling up to 5 s, with a random part.
+
+        Raises:
+            DuplicateConnection: this endpoint keeps a connection to that one already, or is that one.
         """
 
     @abstractmethod

@@ -197,18 +197,22 @@ class ConnectingEndpoint(LivingEndpoint):
             self._peers.remove(connection)
             self._bus.connection_closed(connection, "disconnected")
 
+    def _check_other(self, config: ConnectionConfig) -> None:
+        """Raises unless ``config`` can be connected to."""
+        check_connection_config(config)
+        check_endpoint_name(config.name)
+        if config.name == self.name or (
+            self._serving_at is not None and self._serving_at.where == config.where
+        ):
+            raise DuplicateConnection(
+                f"Endpoint {self.name!r} cannot connect to itself: it always receives its own broadcasts",
+                peer=config.name,
+            )
+
     async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
         self._check()
         for config in endpoints:
-            check_connection_config(config)
-            check_endpoint_name(config.name)
-            if config.name == self.name or (
-                self._serving_at is not None and self._serving_at.where == config.where
-            ):
-                raise DuplicateConnection(
-                    f"Endpoint {self.name!r} cannot connect to itself: it always receives its own broadcasts",
-                    peer=config.name,
-                )
+            self._check_other(config)
         if len(endpoints) == 1:
             await self._connect(endpoints[0])
             return
@@ -240,7 +244,10 @@ class ConnectingEndpoint(LivingEndpoint):
         finally:
             self._connecting.discard(name)
 
-    async def _connect_in_time(self, config: ConnectionConfig, give_up_at: float) -> None:
+    async def _connect_in_time(
+        self, config: ConnectionConfig, give_up_at: float, *, once: bool = False
+    ) -> None:
+        """Connect, and wait until both sides know it. ``once``: do not wait for somebody who does not serve yet."""
         name = config.name
         peers = self._peers
         version = self._bus.version
@@ -257,7 +264,7 @@ class ConnectingEndpoint(LivingEndpoint):
                     lambda: peers.is_connected_to(name) or not peers.holds(name)
                 )
                 continue
-            channel = await self._open_channel(config, give_up_at)
+            channel = await self._open_channel(config, give_up_at, once)
             if channel is None:
                 continue
             connection = self._start_connection(channel, name)
@@ -279,7 +286,9 @@ class ConnectingEndpoint(LivingEndpoint):
                 continue
             if closed.code in ("duplicate", "replaced"):
                 # Both sides dialed and the other connection stays: this call is about the peer, so wait for it.
-                with anyio.move_on_after(give_up_at - time.monotonic()):
+                # Who tries again anyway need not wait long for one that may be gone, too.
+                patience_s = give_up_at - time.monotonic()
+                with anyio.move_on_after(min(KNOWN_S, patience_s) if once else patience_s):
                     await peers.connections_changed.wait_until(lambda: peers.is_connected_to(name))
                 if peers.is_connected_to(name):
                     continue
@@ -298,7 +307,7 @@ class ConnectingEndpoint(LivingEndpoint):
                 connection.name,
             )
 
-    async def _open_channel(self, config: ConnectionConfig, give_up_at: float) -> Channel | None:
+    async def _open_channel(self, config: ConnectionConfig, give_up_at: float, once: bool) -> Channel | None:
         """A channel to whoever serves at the path; None if the peer connected to us in the meantime."""
         rest_s = CONNECT_RETRY_FIRST_S
         notice_at = time.monotonic() + CONNECT_NOTICE_S
@@ -307,7 +316,7 @@ class ConnectingEndpoint(LivingEndpoint):
             if channel is not None:
                 return channel
             now = time.monotonic()
-            if now >= give_up_at:
+            if once or now >= give_up_at:
                 raise ConnectTimeout(
                     f"Endpoint {self.name!r} waited {self._connect_timeout_s:g} s (connect_timeout_s) for "
                     f"{config.name!r}, and nobody serves at {config.where!r}. Start that endpoint with "

@@ -23,6 +23,7 @@ from .arguments import check_limits, check_policy, check_seconds, check_uids
 from .bus import Bus
 from .config import ConnectionConfig, check_endpoint_name
 from .handlers import HandlerErrorHook
+from .keeping import KeptConnections
 from .needs import Listener, Runtime, Tasks, Transport, Waiter
 from .peers import Peers
 
@@ -115,6 +116,8 @@ class LivingEndpoint(EndpointAPI):
         self._server_stopped = False
         # Names that connect_to_endpoints is trying to reach.
         self._connecting: set[str] = set()
+        # What keep_connected() keeps, by name.
+        self._keeping: dict[str, KeptConnections] = {}
         _living.add(self)
 
     def __repr__(self) -> str:

@@ -134,6 +134,7 @@ class TLSChannel:
                 "connected to.",
                 address=self._where,
                 reason=_reason(error),
+                lost=not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError),
             ) from None
         return None
 

@@ -46,7 +46,7 @@ EXPECTED_LOGS = frozenset(
     {
         "%s: connection to %r ended: %s",
         "%s: refused a connection: %s",
-        "%s: still waiting for %r to serve at %s",
+        "%s: not connected to %r for %.0f s, after %d attempts: %s",
     }
 )
 
@@ -250,6 +250,8 @@ class Soak:
             if up != {name: run for name, run in runs.items() if name != process.name}:
                 missing = [name for name, run in runs.items() if name != process.name and up.get(name) != run]
                 return f"{process.label} is not connected to {', '.join(missing)}"
+            if answer["connections"] != len(up):
+                return f"{process.label} has {answer['connections']} connections to {len(up)} peers"
         return ""
 
     def stop_all(self) -> None:

@@ -18,7 +18,7 @@ KINDS = {
     "descriptors": "fds grew from",
     "tasks": "tasks grew from",
     "memory": "rss grew from",
-    "entries": "entries grew from",
+    "entries": "connections to 5 peers",
     "warning": "ResourceWarning: left open",
     "error": "an error of its own",
     "goodbye": "ended without a reason: protocolError",

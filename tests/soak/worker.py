@@ -27,6 +27,7 @@ from typing import Any
 import anyio
 
 from lahja_capn import (
+    Backoff,
     BaseEvent,
     BroadcastConfig,
     ConnectionConfig,
@@ -294,18 +295,6 @@ class Worker:
                 self.wrong(f"request {question.number} to {to} was answered with {answer.number}")
             self.counts["answered"] += 1
 
-    async def keep_connected(self, config: ConnectionConfig) -> None:
-        while True:
-            version = self.bus.connections_version
-            if not self.bus.is_connected_to(config.name):
-                with contextlib.suppress(Exception):
-                    await self.bus.connect_to_endpoints(config)
-                    continue
-            else:
-                await self.bus.wait_until_connections_change(since=version)
-                continue
-            await anyio.sleep(0.2)
-
     # --- commands -----------------------------------------------------------------------------------------
 
     async def obey(self) -> None:
@@ -331,11 +320,14 @@ class Worker:
                 return
 
     async def pause(self) -> None:
-        self.going = anyio.Event()
+        if self.going.is_set():
+            self.going = anyio.Event()
         while self.busy:
             await self.idle.wait()
         self.slow_until = 0.0
-        say("paused", up={name: [c.serial, self.peer_run(c)] for name, c in self.bus._peers.up.items()})
+        peers = self.bus._peers
+        up = {name: [c.serial, self.peer_run(c)] for name, c in peers.up.items()}
+        say("paused", up=up, connections=len(peers.all))
 
     @staticmethod
     def peer_run(connection: Any) -> int:
@@ -389,8 +381,9 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.read_stream)
             tasks.start_soon(self.churn)
-            for other in self.setup.others:
-                tasks.start_soon(self.keep_connected, config_of(other))
+            bus.keep_connected(
+                *map(config_of, self.setup.others), backoff=Backoff(max_s=1, seed=self.setup.seed)
+            )
             # Two tasks that publish the same type: the order of their calls is the order of arrival.
             for _ in range(2):
                 tasks.start_soon(self.publish, SMALL, 40, 0.2)
