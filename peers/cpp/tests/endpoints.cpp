@@ -173,6 +173,21 @@ TEST(requests_are_answered_fail_time_out_and_get_lost) {
   CHECK(outcomes.back().kind() == OutcomeKind::lost);
 }
 
+TEST(an_answer_over_the_frame_limit_of_the_requester_is_a_failure) {
+  auto client_config = named("client");
+  client_config.frame_limit = 1024;
+  Pair pair(named("server"), client_config);
+  const auto serving = pair.server.serve_requests<Ask, Answer>(
+      [](Ask::Reader, Answer::Builder answer) { answer.setText(std::string(2000, 'x')); });
+  pair.connect();
+  std::string type_name;
+  pair.client.request<Ask, Answer>([](Ask::Builder) {}, patience, [&](Outcome<Answer>&& outcome) {
+    type_name = outcome.failures().empty() ? outcome.text() : outcome.failures()[0].type_name;
+  });
+  pair.wait([&] { return !type_name.empty(); }, "the failure");
+  CHECK_EQUAL(type_name, std::string("FrameTooLarge"));
+}
+
 TEST(a_request_to_nobody_is_refused_at_once) {
   Pair pair;
   pair.connect();
@@ -331,7 +346,10 @@ TEST(what_a_handler_reads_stays_while_it_waits_for_room) {
 }
 
 TEST(close_sends_what_is_queued_and_says_goodbye) {
-  Pair pair;
+  // A window of ten events: the rest has to wait for credit.
+  auto server_config = named("server");
+  server_config.event_credit = 400;
+  Pair pair(server_config);
   int seen = 0;
   const auto subscription = pair.server.subscribe<Count>([&](Count::Reader, const Origin&) { ++seen; });
   pair.connect();
