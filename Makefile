@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+# matplotlib, which draws the results.
+BENCH_EXTRA = '$(BIN)/python' -c 'import matplotlib' 2>/dev/null || \
+    '$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]' >&2
 MINUTES ?= 10
 FUZZ_ARGS ?=
 SOAK_ARGS ?=
@@ -13,7 +16,8 @@ SOAK_ARGS ?=
 PEERS ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench fuzz soak check clean
+.PHONY: help demo demo-languages test test-all quick peers peers-all style format types coverage bench bench-quick bench-growth \
+    fuzz soak check clean
 
 help:
 	@echo 'make demo      several processes exchange events; ends by itself'
@@ -25,7 +29,9 @@ help:
 	@echo 'make style     ruff, without changing anything  (make format changes)'
 	@echo 'make types     mypy --strict'
 	@echo 'make coverage  report of the last test run; fails below 95 %'
-	@echo 'make bench     this project and lahja 0.17, in turns  (BENCH_ARGS="--quick")'
+	@echo 'make bench     this project and others, in turns, 15 minutes (BENCH_ARGS="--quick")'
+	@echo 'make bench-quick   is this project still well ahead of lahja 0.17, 1 minute'
+	@echo 'make bench-growth  how the cost of an event grows   (BENCH_ARGS="--quick")'
 	@echo 'make fuzz      hostile bytes, guided by coverage  (MINUTES=10, FUZZ_ARGS="--target events")'
 	@echo 'make soak      load and random faults for a while   (MINUTES=10, SOAK_ARGS="--seed 1")'
 	@echo 'make check     style, types, test, coverage'
@@ -88,7 +94,15 @@ coverage: $(STAMP)
 	'$(BIN)/coverage' report
 
 bench: $(STAMP)
+	@$(BENCH_EXTRA)
 	@'$(BIN)/python' -m benchmarks.run $(BENCH_ARGS)
+
+bench-growth: $(STAMP)
+	@$(BENCH_EXTRA)
+	@'$(BIN)/python' -m benchmarks.growth $(BENCH_ARGS)
+
+bench-quick: $(STAMP)
+	@'$(BIN)/python' -m benchmarks.guard
 
 # Goes on from what earlier runs have left in .fuzz (FUZZ_ARGS="--fresh" does not).
 fuzz: $(STAMP)

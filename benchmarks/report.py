@@ -16,22 +16,42 @@ class Measured:
     """All rounds of one system in one case.
 
     Attributes:
-        rates: one per round; see the case for its unit.
-        p50, p99: of request round trips, in seconds; one per round, empty for events.
+        values: one per round; see the case for its unit.
+        lower_is_better: whether a small value is a good one.
+        p50, p99, p999: of request round trips, or of paced events from due to received, in seconds; one per round.
+        pace: paced events per second.
         failures: rounds that did not end well, each with the reason.
     """
 
     case: str
     system: str
     count: int
-    rates: list[float] = field(default_factory=list)
+    lower_is_better: bool = False
+    values: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    p999: list[float] = field(default_factory=list)
+    pace: float | None = None
     failures: list[str] = field(default_factory=list)
 
     @property
     def median(self) -> float | None:
-        return statistics.median(self.rates) if self.rates else None
+        return statistics.median(self.values) if self.values else None
+
+    def add(self, result: dict[str, float]) -> None:
+        """Take the result of a round."""
+        self.values.append(result["value"])
+        self.pace = result.get("pace")
+        for name in ("p50", "p99", "p999"):
+            if name in result:
+                getattr(self, name).append(result[name])
+
+    def times_better(self, other: Measured | None) -> float | None:
+        """The ratio of the medians, above 1 if this one is better."""
+        mine, theirs = self.median, other.median if other is not None else None
+        if not mine or not theirs or mine < 0 or theirs < 0:
+            return None
+        return theirs / mine if self.lower_is_better else mine / theirs
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "median": self.median}
@@ -78,28 +98,30 @@ def number(value: float) -> str:
 
 
 def table(measured: list[Measured], baseline: str, units: dict[str, str]) -> str:
-    """One row per case and system; ratios of medians to ``baseline`` in the same case."""
-    head = ["case", "system", "median", "lowest", "highest", "p50 µs", "p99 µs", f"x {baseline}"]
+    """One row per case and system; how many times better than ``baseline``, by the medians of the same case."""
+    head = ["case", "system", "median", "lowest", "highest", "p50 µs", "p99 µs", "p99.9 µs", f"x {baseline}"]
     rows = [head]
-    base = {one.case: one.median for one in measured if one.system == baseline}
+    base = {one.case: one for one in measured if one.system == baseline}
     last = ""
     for one in measured:
         case = f"{one.case}, {units[one.case]}" if one.case != last else ""
         last = one.case
         if one.median is None:
-            rows.append([case, one.system, "failed", *[""] * 5])
+            rows.append([case, one.system, "failed", *[""] * 6])
             continue
-        reference = base.get(one.case)
+        ratio = one.times_better(base.get(one.case))
         rows.append(
             [
                 case,
                 one.system,
                 number(one.median),
-                number(min(one.rates)),
-                number(max(one.rates)),
-                f"{statistics.median(one.p50) * 1e6:.0f}" if one.p50 else "",
-                f"{statistics.median(one.p99) * 1e6:.0f}" if one.p99 else "",
-                f"{one.median / reference:.2f}" if reference else "",
+                number(min(one.values)),
+                number(max(one.values)),
+                *(
+                    f"{statistics.median(times) * 1e6:.0f}" if times else ""
+                    for times in (one.p50, one.p99, one.p999)
+                ),
+                f"{ratio:.2f}" if ratio else "",
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]

@@ -1,18 +1,23 @@
-"""One process of a run: ``python -m benchmarks.worker SYSTEM ROLE JOB``. Talks to run.py in lines of JSON."""
+"""One process of a run: ``python -m benchmarks.worker SYSTEM ROLE JOB``. Talks to the runner in lines of JSON."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
+import time
 
-from benchmarks.workload import Job
+from benchmarks.workload import Job, memory_bytes
 
-ROLES = ("versions", "consume", "publish", "respond", "ask")
+ROLES = ("versions", "serve", "consume", "publish", "respond", "ask", "local")
 
 
 class Link:
-    """This process's line to run.py: facts go out, the order to stop comes in."""
+    """This process's line to the runner: facts go out, the orders to go and to stop come in."""
+
+    def __init__(self) -> None:
+        self._connecting = 0.0
+        self._memory = 0
 
     def _say(self, facts: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(facts) + "\n")
@@ -20,11 +25,22 @@ class Link:
 
     def ready(self) -> None:
         """Others may connect now, and what they send will be received."""
+        self._memory = memory_bytes()
         self._say({"ready": True})
 
+    def connecting(self) -> None:
+        """This process begins to connect."""
+        self._connecting = time.monotonic()
+
+    def go(self) -> None:
+        """Connected, and every receiver is known to listen: wait until all producers are. Blocks."""
+        self._say({"connected": time.monotonic() - self._connecting})
+        sys.stdin.readline()
+        self._memory = memory_bytes()
+
     def report(self, facts: dict[str, float]) -> None:
-        """What this process has measured, once."""
-        self._say({"report": facts})
+        """What this process has measured, once; ``memory`` is what it has grown by since ready() or go()."""
+        self._say({"report": {**facts, "memory": memory_bytes() - self._memory}})
 
     def wait_stop(self) -> None:
         """Block until the run is over. In an event loop: in a thread."""

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.environments import kinds, requirements, system_names
+from benchmarks import environments, guard
+from benchmarks.bench import Bench, Plan, Prepared
+from benchmarks.cases import CASES
+from benchmarks.environments import Unavailable, kinds, programs, python_for, requirements, system_names
+from benchmarks.processes import RunFailed, check
 from benchmarks.report import Measured, number, table
-from benchmarks.run import RunFailed, check
-from benchmarks.workload import Job, Sink, Stopwatch, expected_checksum, large_payload, small_values
+from benchmarks.workload import (
+    KINDS,
+    SOURCE_SHIFT,
+    TICK_S,
+    Job,
+    Sink,
+    Stopwatch,
+    bursts,
+    expected_checksum,
+    large_payload,
+    percentiles,
+    small_values,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    arguments = ["--systems", "lahja_capn,echo", "--events", "20", "--rounds", "1", "--json", str(out)]
+    arguments = [
+        "--systems",
+        "lahja_capn,echo",
+        "--events",
+        "10",
+        "--rounds",
+        "1",
+        "--json",
+        str(out),
+        "--no-plots",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=230,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(out.read_text())["results"]
-    assert [result["system"] for result in results].count("lahja_capn") == 7
-    assert [result["case"] for result in results if result["system"] == "echo"] == [
+    assert [one["case"] for one in results if one["system"] == "lahja_capn"] == [case.name for case in CASES]
+    assert [one["case"] for one in results if one["system"] == "echo"] == [
         "request",
         "request, 64 in flight",
     ]
-    assert all(result["median"] > 0 and not result["failures"] for result in results)
+    assert all(one["values"] and not one["failures"] for one in results)
+    assert all(
+        one["p50"] and one["p999"] for one in results if one["case"].startswith(("request", "latency"))
+    )
     assert "1 to 10" in done.stdout
 
 
@@ -49,8 +80,27 @@ def test_every_system_says_what_it_requires() -> None:
 
 
 def test_a_system_takes_part_in_every_kind_of_case_unless_it_says_otherwise() -> None:
-    assert kinds("lahja_capn") == ["small", "large", "requests"]
+    assert kinds("lahja_capn") == list(KINDS)
     assert kinds("echo") == ["requests"]
+    assert set().union(*map(kinds, system_names())) == set(KINDS)
+
+
+def test_the_cases_that_a_system_names_exist() -> None:
+    named = {name for system in system_names() for name in environments.cases(system) or []}
+    assert "request" in named
+    assert named <= {case.name for case in CASES}
+
+
+def test_a_system_whose_program_is_missing_is_skipped_and_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert programs("nats") == ["nats-server"]
+    monkeypatch.setattr(environments, "search_path", lambda: "/nonexistent")
+    with pytest.raises(Unavailable, match="apt-get install nats-server"):
+        python_for("nats")
+    prepared = Prepared.of(["nats", "lahja_capn"])
+    assert list(prepared.pythons) == ["lahja_capn"]
+    assert "apt-get" in prepared.skipped["nats"]
 
 
 def test_a_job_survives_the_way_to_another_process() -> None:
@@ -61,22 +111,55 @@ def test_a_job_survives_the_way_to_another_process() -> None:
 def receive(job: Job) -> list[dict[str, float]]:
     """The reports of consumers that get everything."""
     reports = []
+    values = small_values(replace(job, size=64))
     for _ in range(job.consumers):
-        sink = Sink(job.count, lambda: None)
-        values = small_values(job.seed)
-        for index in range(job.count):
-            if job.kind == "large":
-                sink.large(index, large_payload(job.seed))
-            else:
-                sink.small(index, *values[index % len(values)])
+        sink = Sink(job, lambda: None)
+        for producer in range(job.producers):
+            for place in replace(job, index=producer).numbers:
+                if job.kind == "selective":
+                    sink.selective(place)
+                elif job.is_large:
+                    sink.take_large(place, large_payload(job))
+                else:
+                    sink.take_small(place, *values[place % len(values)])
         reports.append(sink.facts())
     return reports
 
 
-@pytest.mark.parametrize("kind", ["small", "large"])
+@pytest.mark.parametrize("kind", ["small", "large", "selective", "paced"])
 def test_consumers_that_got_everything_pass(kind: str) -> None:
     job = Job(kind, "", count=5, consumers=2)
     check(job, receive(job))
+
+
+def test_a_consumer_of_many_producers_passes_if_each_ones_events_came_in_order() -> None:
+    job = Job("fan-in", "", count=6, consumers=1, producers=3)
+    check(job, receive(job))
+    sink = Sink(job, lambda: None)
+    for source, place in ((0, 0), (1, 0), (0, 1), (1, 2)):
+        sink.take_small((source << SOURCE_SHIFT) + place, 0.5, b"x", "t", True)
+    assert sink.out_of_order == 1
+
+
+def test_paced_events_are_due_in_bursts_at_the_rate_and_none_is_missing() -> None:
+    began = time.monotonic()
+    plan = list(bursts(Job("paced", "", count=25, consumers=1, rate=10 / TICK_S)))
+    assert [numbers for _, numbers in plan] == [range(10), range(10, 20), range(20, 25)]
+    assert all(later[0] - due == pytest.approx(TICK_S) for (due, _), later in itertools.pairwise(plan))
+    assert plan[0][0] >= began + TICK_S
+    slow = list(bursts(Job("paced", "", count=2, consumers=1, rate=0.5 / TICK_S)))
+    assert [numbers for _, numbers in slow] == [range(1), range(1, 2)]
+    assert slow[1][0] - slow[0][0] == pytest.approx(2 * TICK_S)
+
+
+def test_a_paced_sink_times_each_event_from_when_it_was_due() -> None:
+    sink = Sink(Job("paced", "", count=1, consumers=1), lambda: None)
+    sink.take_small(0, time.monotonic() - 5, b"x", "t", True)
+    assert 5 <= sink.facts()["p50"] < 15
+
+
+def test_percentiles_are_taken_from_the_sorted_times() -> None:
+    assert percentiles([float(n) for n in range(1000, 0, -1)]) == {"p50": 501, "p99": 991, "p999": 1000}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +175,7 @@ def test_a_consumer_that_lost_something_makes_the_run_fail(damage: dict[str, flo
 
 def test_a_sink_notes_the_time_and_calls_back_when_the_last_event_has_come() -> None:
     calls: list[str] = []
-    sink = Sink(2, lambda: calls.append("full"))
+    sink = Sink(Job("small", "", 2, 1), lambda: calls.append("full"))
     sink.small(0, 0.5, b"x", "t", True)
     assert not calls
     assert sink.last == 0
@@ -102,7 +185,7 @@ def test_a_sink_notes_the_time_and_calls_back_when_the_last_event_has_come() -> 
 
 
 def test_a_sink_notices_events_that_come_out_of_order() -> None:
-    sink = Sink(2, lambda: None)
+    sink = Sink(Job("small", "", 2, 1), lambda: None)
     sink.small(1, 0.5, b"x", "t", True)
     assert sink.out_of_order == 1
 
@@ -131,10 +214,94 @@ def test_numbers_show_three_digits(value: float, text: str) -> None:
 
 
 def test_the_table_shows_medians_spread_and_ratios() -> None:
-    slow = Measured("c", "lahja", 10, rates=[100.0, 200.0, 300.0])
-    fast = Measured("c", "other", 10, rates=[500.0], p50=[0.0001], p99=[0.0002])
+    slow = Measured("c", "lahja", 10, values=[100.0, 200.0, 300.0])
+    fast = Measured("c", "other", 10, values=[500.0], p50=[0.0001], p99=[0.0002], p999=[0.0003])
     broken = Measured("c", "broken", 10, failures=["why"])
     lines = table([slow, fast, broken], "lahja", {"c": "events/s"}).splitlines()
     assert lines[2].split() == ["c,", "events/s", "lahja", "200", "100", "300", "1.00"]
-    assert lines[3].split() == ["other", "500", "500", "500", "100", "200", "2.50"]
+    assert lines[3].split() == ["other", "500", "500", "500", "100", "200", "300", "2.50"]
     assert lines[4].split() == ["broken", "failed"]
+
+
+def test_less_is_better_where_a_case_says_so() -> None:
+    slow = Measured("c", "lahja", 10, lower_is_better=True, values=[300.0])
+    fast = Measured("c", "other", 10, lower_is_better=True, values=[100.0])
+    assert fast.times_better(slow) == 3
+    assert slow.times_better(fast) == pytest.approx(1 / 3)
+    assert fast.times_better(Measured("c", "broken", 10, failures=["why"])) is None
+
+
+class Faked:
+    """Stands in for the runs: counts them, and lets a clock pass that only they move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.runs: list[tuple[str, str]] = []
+        self._seconds = seconds
+        self._now = 0.0
+        monkeypatch.setattr("benchmarks.bench.time.monotonic", lambda: self._now)
+        monkeypatch.setattr("benchmarks.bench.run_once", self.run_once)
+
+    async def run_once(self, python: Path, system: str, case: object, *rest: object) -> dict[str, float]:
+        self.runs.append((system, getattr(case, "name", "")))
+        self._now += self._seconds
+        return {"value": 1000.0}
+
+
+def bench(plan: Plan) -> Bench:
+    return Bench(plan, {system: Path("python") for system in plan.systems})
+
+
+def test_systems_take_turns_and_every_other_round_is_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
+    faked = Faked(monkeypatch, 1)
+    runs = bench(Plan(["lahja", "lahja_capn"], CASES[:1], rounds=3))
+    asyncio.run(runs.run())
+    assert [
+        system for system, _ in faked.runs[2:]
+    ] == "lahja lahja_capn lahja_capn lahja lahja lahja_capn".split()
+    assert all(one.values == [1000.0] * 3 for one in runs.measured)
+
+
+def test_a_case_gets_fewer_rounds_when_time_is_short_and_each_gets_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Faked(monkeypatch, 10)
+    runs = bench(Plan(["lahja_capn"], CASES[:4], rounds=9, within_s=100))
+    asyncio.run(runs.run())
+    assert [len(one.values) for one in runs.measured] == [3, 3, 2, 1]
+
+
+def ratios(**changed: float) -> list[Measured]:
+    """A run in which every case has exactly its threshold, but for those that are given."""
+    measured = []
+    for case, wanted in guard.THRESHOLDS.items():
+        ratio = changed.get(case.partition(",")[0].replace(" ", "_"), wanted)
+        measured.append(Measured(case, "lahja", 10, values=[90.0, 100.0, 500.0]))
+        measured.append(Measured(case, "lahja_capn", 10, values=[1.0, 100.0 * ratio, 1e9]))
+    return measured
+
+
+def test_the_guard_is_content_with_medians_at_their_thresholds() -> None:
+    assert guard.complaints(ratios()) == []
+    assert set(guard.THRESHOLDS) <= {case.name for case in CASES}
+
+
+def test_the_guard_fails_a_ratio_below_its_threshold_and_names_it() -> None:
+    assert guard.complaints(ratios(**{"1_MB": 3.9})) == ["1 MB, 1 to 1: 3.90 times lahja, wanted at least 4"]
+    assert len(guard.complaints(ratios(request=0.9))) == 2
+
+
+def test_the_guard_fails_a_case_that_gave_no_figure() -> None:
+    broken = [Measured(one.case, one.system, 10, failures=["why"]) for one in ratios()[:2]]
+    assert guard.complaints(broken + ratios()[2:]) == ["64 B, 1 to 1: not measured: why; why"]
+    assert len(guard.complaints([])) == len(guard.THRESHOLDS)
+
+
+def test_bench_quick_ends_with_1_when_the_guard_complains(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def equally_fast(*job: object) -> dict[str, float]:
+        return {"value": 1000.0}
+
+    monkeypatch.setattr("benchmarks.bench.run_once", equally_fast)
+    monkeypatch.setattr("benchmarks.bench.python_for", lambda system: Path("python"))
+    assert guard.main() == 1
+    monkeypatch.setattr(guard, "THRESHOLDS", dict.fromkeys(guard.THRESHOLDS, 0.9))
+    assert guard.main() == 0

@@ -50,6 +50,7 @@ def ask(job: Job, link: Link) -> None:
         received = 0
 
         with socket.socket(socket.AF_UNIX) as peer:
+            link.connecting()
             peer.connect(str(job.path("echo")))
             peer.setblocking(False)
 
@@ -62,8 +63,9 @@ def ask(job: Job, link: Link) -> None:
 
             loop.add_reader(peer, read)
             message = bytes(MESSAGE_BYTES)
+            await asyncio.to_thread(link.go)
             stopwatch = Stopwatch()
-            numbers = iter(range(job.count))
+            numbers = iter(job.numbers)
 
             async def keep_asking() -> None:
                 for _ in numbers:
