@@ -95,18 +95,20 @@ def run_slice(tally: Tally, folder: Path, seconds: float, seed: int) -> None:
                         shown = Tally(tally.name)
                         shown.add(status)
                         print(f"{shown}", flush=True)
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-    status = _status(status_path)
-    if status is not None:
-        tally.add(status)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            status = _status(status_path)
+            if status is not None:
+                tally.add(status)
     if child.returncode:
         left = sorted(
             {path.name for path in set(folder.iterdir()) - before if path.name.startswith(_ARTIFACTS)}
         )
-        key = f"process ended with {child.returncode}: {', '.join(left) or 'see log.txt'}"
+        from_outside = child.returncode == -signal.SIGKILL and not left
+        what = "killed from outside, or hung in one call" if from_outside else "see log.txt"
+        key = f"process ended with {child.returncode}: {', '.join(left) or what}"
         tally.findings[key] = tally.findings.get(key, 0) + 1
         print(f"{tally.name}: {key}", flush=True)
 

@@ -37,10 +37,11 @@ class Sent:
         self.last_request = 0
         self._sequence = 0
         self._acked = 0
+        self._dropped_at = -1.0
         self._rows: dict[int, Any] = {}
         self.credit = [0, 0]
 
-    def take(self, data: bytes, session: Any) -> None:
+    def take(self, data: bytes, session: Any, now: float) -> None:
         """Look at the bytes of one pull."""
         self.size += len(data)
         limit = max(session.peer_frame_limit, CONTROL_LIMIT)
@@ -67,6 +68,10 @@ class Sent:
                     assert name not in once, f"{name} twice in one pull"
                     once.add(name)
                 self._control(name, getattr(message, name), session)
+            if name == "dropped":
+                assert name in once or now >= self._dropped_at + 1, "dropped told twice within a second"
+                once.add(name)
+                self._dropped_at = now
             assert name in ALLOWED[self.state], f"{name} while {self.state}"
             self.counts[name] = self.counts.get(name, 0) + 1
             if name == "hello":

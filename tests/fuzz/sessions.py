@@ -26,6 +26,7 @@ from lahja_capn.session import (
     Arrived,
     Closed,
     LocalEndpoint,
+    PeerDropped,
     PeerHello,
     PeerUp,
     Policy,
@@ -151,7 +152,7 @@ class User:
         data = b"".join(self.session.data_to_send())
         if data:
             assert self.sent.state != "ended", "sent something after goodbye"
-            self.sent.take(data, self.session)
+            self.sent.take(data, self.session, self.now)
             assert self.met or self.options & CONNECTOR or self.sent.state == "ended", (
                 "the acceptor spoke first"
             )
@@ -171,7 +172,8 @@ class User:
             self.up = True
         elif isinstance(event, Closed):
             self.closed = event
-        else:
+        elif not isinstance(event, PeerDropped):
+            # (A peer may tell of drops as soon as it has said what it subscribes to: docs/wire.md section 4.)
             assert self.up, f"{event} before the connection was up"
             if isinstance(event, Arrived):
                 if self.held is None:
@@ -404,6 +406,10 @@ def of_vector(vector: Vector) -> bytes:
     return pack(options, steps)
 
 
+def _arriving(frames: list[bytes]) -> list[Step]:
+    return [(BYTES, frame) for frame in frames]
+
+
 def rich() -> list[bytes]:
     """Return connections that come up and then say and do a little of everything: where most states can be reached."""
     names = (*_KNOWN, "Late")
@@ -468,6 +474,10 @@ def rich() -> list[bytes]:
             found.append(
                 pack(options | more, [*held, (DO, 8), (DO, 9), (BYTES, b"".join(answers)), (EOF, None)])
             )
+            # The peer does not read, so the queue fills, and by policy events are dropped.
+            full = [(DO, 11), *[(DO, 1)] * 9, (DO, 11)]
+            drops = [(DO, 10), *full, (TIME, 1), *_arriving(control), *full, (TIME, 1), *full, (TIME, 4)]
+            found.append(pack(options | more | SMALL_WINDOWS, [up, *drops]))
             one = [(BYTES, part) for part in (*content, *control, *answers)]
             found.append(pack(options | more, [up, (DO, 3), (DO, 3), *one, (TIME, 30), (LOST, None)]))
     return found
