@@ -1,4 +1,7 @@
-"""One process of a run: ``python -m benchmarks.worker SYSTEM ROLE JOB``. Talks to the runner in lines of JSON."""
+"""One process of a run: ``python -m benchmarks.worker SYSTEM ROLE JOB``. Talks to the runner in lines of JSON.
+
+SYSTEM is a name or, with a dot in it, a module.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Link:
 
 
 def main(system: str, role: str, job: str) -> None:
-    module = importlib.import_module(f"benchmarks.systems.{system}_system")
+    module = importlib.import_module(system if "." in system else f"benchmarks.systems.{system}_system")
     if role not in ROLES:
         raise SystemExit(f"no such role: {role}; there are {', '.join(ROLES)}")
     if role == "versions":

@@ -52,6 +52,7 @@ class Job:
         size: bytes of Data in an event.
         producers: how many processes send.
         rate: for ``paced``: events per second.
+        many: of what grows; see growth.py.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Job:
     size: int = 64
     producers: int = 1
     rate: float = 0.0
+    many: int = 1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
