@@ -47,6 +47,7 @@ type program struct {
 
 	mu      sync.Mutex
 	out     *json.Encoder
+	over    bool
 	remote  string
 	ups     int
 	counted chan struct{} // closed, and made anew, when a Count arrives
@@ -71,6 +72,7 @@ func runPeer(args []string, in io.Reader, out io.Writer) int {
 	}
 	p := &program{control: make(chan func()), wanted: map[*peer.EventType]bool{}, counted: make(chan struct{}), ordered: true, out: json.NewEncoder(out)}
 	p.out.SetEscapeHTML(false)
+	defer p.end()
 	config := peer.Config{
 		Name:          *name,
 		FrameLimit:    *frameLimit,

@@ -27,9 +27,19 @@ func (p *program) say(line object) {
 }
 
 func (p *program) sayLocked(line object) {
+	if p.over {
+		return
+	}
 	if err := p.out.Encode(line); err != nil {
 		log.Fatalf("standard output: %v", err)
 	}
+}
+
+// end lets what still runs in the background say no more: nobody reads it once the program has ended.
+func (p *program) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
 }
 
 func (p *program) notice(n peer.Notice) {
