@@ -350,3 +350,20 @@ def test_more_peers_share_the_same_number_of_deliveries() -> None:
     assert peers.job("", 64, 1, 1.0).count == 30_000 // 64
     payload = next(curve for curve in growth.CURVES if curve.kind == "payload")
     assert payload.job("", 64_000_000, 1, 1.0).size == 64_000_000
+
+
+def test_the_profile_names_every_piece_of_an_event_and_of_a_request(tmp_path: Path) -> None:
+    out = tmp_path / "profile.json"
+    arguments = ["--passes", "1", "--events", "20", "--json", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.profile", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=18,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pieces = {piece["name"]: piece for piece in json.loads(out.read_text())["pieces"]}
+    for word in "construct encode frame queue send receive decode open number value payload text flag dispatch".split():
+        assert any(word in name for name in pieces), word
+    assert all(piece["median"] >= piece["lowest"] > 0 for piece in pieces.values())
