@@ -104,10 +104,11 @@ bench-growth: $(STAMP)
 bench-quick: $(STAMP)
 	@'$(BIN)/python' -m benchmarks.guard
 
-# Goes on from what earlier runs have left in .fuzz (FUZZ_ARGS="--fresh" does not).
+# Goes on from what earlier runs have left in .fuzz (FUZZ_ARGS="--fresh" does not). Without atheris it is not guided.
 fuzz: $(STAMP)
 	@'$(BIN)/python' -c 'import atheris' 2>/dev/null || \
-	    '$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]' >&2
+	    '$(BIN)/python' -m pip install --quiet --disable-pip-version-check -e '.[dev,fuzz]' >&2 || \
+	    echo 'atheris is not to be had here: this run is not guided by coverage' >&2
 	@'$(BIN)/python' -m tests.fuzz.run --minutes '$(MINUTES)' $(FUZZ_ARGS)
 
 soak: $(STAMP)

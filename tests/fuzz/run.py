@@ -7,6 +7,7 @@ other, and the run goes on. What was found so far stays in the folder, and the n
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class Tally:
 HEAD = "target         inputs  inputs/s   slowest ms (bytes)   KiB taken (bytes)   RSS MiB   findings"
 
 
-def run_slice(tally: Tally, folder: Path, seconds: float, seed: int) -> None:
+def run_slice(tally: Tally, folder: Path, seconds: float, seed: int, how: str) -> None:
     """Run one target for a while; show progress; keep what ended its process."""
     folder.mkdir(parents=True, exist_ok=True)
     status_path = folder / "status.json"
@@ -78,6 +80,7 @@ def run_slice(tally: Tally, folder: Path, seconds: float, seed: int) -> None:
         os.fspath(folder),
         str(seconds),
         str(seed),
+        how,
     ]
     with (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log)
@@ -103,6 +106,8 @@ def run_slice(tally: Tally, folder: Path, seconds: float, seed: int) -> None:
             if status is not None:
                 tally.add(status)
     if child.returncode:
+        if how == "plain":
+            _save_current(folder)
         left = sorted(
             {path.name for path in set(folder.iterdir()) - before if path.name.startswith(_ARTIFACTS)}
         )
@@ -114,6 +119,15 @@ def run_slice(tally: Tally, folder: Path, seconds: float, seed: int) -> None:
 
 
 _ARTIFACTS = ("crash-", "timeout-", "oom-", "leak-")
+
+
+def _save_current(folder: Path) -> None:
+    """Keep the input in which a plain run has ended, as libFuzzer does by itself."""
+    current = folder / "current.bin"
+    if current.exists():
+        content = current.read_bytes()
+        data = content[8 : 8 + int.from_bytes(content[:8], "little")]
+        (folder / f"crash-{hashlib.sha1(data).hexdigest()}").write_bytes(data)
 
 
 def _status(path: Path) -> dict[str, Any] | None:
@@ -135,7 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--fresh", action="store_true", help="forget what earlier runs have left in the folder"
     )
+    parser.add_argument("--plain", action="store_true", help="more inputs, not guided by coverage")
     options = parser.parse_args(arguments)
+    how = "plain" if options.plain or find_spec("atheris") is None else "guided"
     if options.fresh:
         shutil.rmtree(options.folder, ignore_errors=True)
     names = [name for name in SHARES if not options.target or name in options.target]
@@ -143,12 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     total = options.minutes * 60
     shares = {name: SHARES[name] / sum(SHARES[n] for n in names) for name in names}
     rounds = max(1, round(total * min(shares.values()) / _SLICE_S))
-    print(f"seed {options.seed}, {options.minutes:g} minutes, {rounds} rounds\n{HEAD}", flush=True)
+    print(f"{how}, seed {options.seed}, {options.minutes:g} minutes, {rounds} rounds\n{HEAD}", flush=True)
     try:
         for number in range(rounds):
             for name in names:
                 seconds = total * shares[name] / rounds
-                run_slice(tallies[name], options.folder / name, seconds, options.seed + number)
+                run_slice(tallies[name], options.folder / name, seconds, options.seed + number, how)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     print(f"\n{HEAD}")

@@ -6,7 +6,7 @@ import functools
 from random import Random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lahja_capn.binding import event_type
@@ -68,6 +68,11 @@ def test_whatever_a_peer_says_and_the_user_does_the_session_keeps_the_wire_forma
     target(Sessions).run(story)
 
 
+# Quick ones: many of them.
+_many = settings(max_examples=max(600, settings.default.max_examples if settings.default else 0))
+
+
+@_many
 @given(streams, st.integers(0, 7), st.integers(0, 255))
 def test_any_stream_in_any_pieces_is_the_frames_of_the_wire_format_or_refused(
     stream: bytes, options: int, cut: int
@@ -75,6 +80,7 @@ def test_any_stream_in_any_pieces_is_the_frames_of_the_wire_format_or_refused(
     target(Decoder).run(bytes((options, cut)) + stream[:4096])
 
 
+@_many
 @given(damaged_frame())
 def test_any_control_message_is_read_whole_or_refused(frame: bytes) -> None:
     target(Control).run(frame[16:])
