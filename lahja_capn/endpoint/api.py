@@ -95,6 +95,17 @@ class EndpointAPI(ABC):
     @abstractmethod
     async def wait_stopped(self) -> None: ...
 
+    @abstractmethod
+    async def drain(self) -> None:
+        """Finish what is there and take no more: to be called before ``run()``'s or ``serve()``'s block is left.
+
+        No connection is accepted or kept any more, and peers are told that nothing is wanted here. What is on its way
+        still arrives. Returns when every event and request that arrived has been handled (of a stream: taken), and
+        everything that was sent here has left. Handlers may send, ask and answer meanwhile. It cannot be taken back.
+
+        No time-out of its own: a handler that does not end, or a peer that takes nothing, holds it up.
+        """
+
     # --- connect --------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -14,10 +14,10 @@ from ..binding import event_type as event_type_of
 from ..session import Counters, Policy
 from .arguments import check_answerable, check_broadcast_config, check_event_class, check_policy
 from .config import check_endpoint_name
+from .draining import DrainingEndpoint
 from .handlers import HandlerInbox
 from .inbox import DEFAULT_QUEUE_EVENTS
 from .life import Life
-from .reconnecting import ReconnectingEndpoint
 from .streams import EventStream, StreamInbox, first_event
 from .subscription import Subscription
 
@@ -27,7 +27,7 @@ E = TypeVar("E", bound=BaseEvent)
 R = TypeVar("R", bound=BaseEvent)
 
 
-class Endpoint(ReconnectingEndpoint):
+class Endpoint(DrainingEndpoint):
     """Implements :class:`~lahja_capn.endpoint.api.EndpointAPI` for whatever runtime a subclass names."""
 
     # --- events ---------------------------------------------------------------------------------------

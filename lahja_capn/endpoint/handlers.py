@@ -82,6 +82,10 @@ class HandlerInbox(Inbox):
         self._waking = 0
         self._idle: list[Waiter[None]] = []
 
+    @property
+    def is_idle(self) -> bool:
+        return not (self._queue or self._busy or self._awaiting) and self._workers == len(self._idle)
+
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
         if self.closed:
             self._refuse(grant, request)

@@ -182,6 +182,11 @@ class Inbox:
         """False if a local broadcast must wait here before it goes on."""
         return len(self._queue) < self._limit or self._policy is not Policy.WAIT
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no event waits here, and none is being handled as far as is known here."""
+        return not self._queue
+
     async def room(self) -> None:
         """Wait until there is room, or until nobody reads here any more."""
         while not self.has_room and not self.closed:

@@ -42,6 +42,8 @@ class Routes:
         self.subscriptions: dict[EventType, list[Inbox]] = {}
         # Grows with every first and last subscription of a type; peers confirm versions.
         self.version = 0
+        # Peers were told that nothing is wanted here any more.
+        self.is_withdrawn = False
         self.deadlines = RequestDeadlines()
         # Answers to requests that nobody waits for any more, because their connection has gone.
         self.late_answers = 0
@@ -67,7 +69,7 @@ class Routes:
         self._table.wire_id(event_type)
         inboxes = self.subscriptions.setdefault(event_type, [])
         inboxes.append(inbox)
-        if len(inboxes) == 1:
+        if len(inboxes) == 1 and not self.is_withdrawn:
             self.version += 1
             for connection in self._peers.all.values():
                 connection.change_subscriptions((event_type.type_id,), (), self.version)
@@ -88,6 +90,18 @@ class Routes:
                 connection.change_subscriptions((), (event_type.type_id,), self.version)
         self.local_changed()
 
+    def withdraw(self) -> None:
+        """Tell every peer, now and later, that nothing is wanted here. Subscriptions stay, for what is on its way."""
+        self.is_withdrawn = True
+        self.version += 1
+        for connection in self._peers.all.values():
+            connection.withdraw(self.version)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no event waits in a subscription, and no handler runs."""
+        return all(inbox.is_idle for inboxes in self.subscriptions.values() for inbox in inboxes)
+
     def local_changed(self) -> None:
         self._routes.clear()
         self._peers.subscriptions_changed.notify()
@@ -97,8 +111,8 @@ class Routes:
         self._routes.clear()
 
     def type_ids(self) -> set[int]:
-        """What this endpoint subscribes to."""
-        return {event_type.type_id for event_type in self.subscriptions}
+        """What this endpoint tells peers that it subscribes to."""
+        return set() if self.is_withdrawn else {event_type.type_id for event_type in self.subscriptions}
 
     # --- routes ---------------------------------------------------------------------------------------
 

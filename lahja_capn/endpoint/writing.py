@@ -158,6 +158,13 @@ class WritingConnection(ConnectionCore):
         self._pending_add = set()
         self._pending_remove = set()
 
+    def withdraw(self, version: int) -> None:
+        """Tell the peer that nothing is wanted here any more; what is on its way is still taken."""
+        if self.accepted and self.closed is None:
+            self._send_subscriptions()
+            self._sequence_versions[self.session.withdraw()] = version
+            self.wake_writer()
+
     def accept(self, subscriptions: set[int], version: int, left: int) -> None:
         """Answer the peer's hello: the endpoint has nothing against it.
 

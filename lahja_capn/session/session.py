@@ -256,6 +256,25 @@ class Session(ReceivingSession):
         self._send(Subscriptions(self._sequence, added, removed, self._subscribed_all, ack_wanted))
         return self._sequence
 
+    def withdraw(self) -> int:
+        """Subscribe to nothing any more, but take what is on its way; returns the sequence as ``update_subscriptions``.
+
+        Raises:
+            LocalProtocolError: before ``accept``.
+        """
+        if self._state in (State.CLOSING, State.CLOSED):
+            return self._sequence
+        if self._ours is not Half.ACTIVE:
+            raise LocalProtocolError("withdraw() before accept()")
+        removed = tuple(self._subscribed)
+        self._round += 1
+        # At least one, for its acknowledgement.
+        for start in range(0, len(removed) or 1, _IDS_PER_MESSAGE):
+            end = start + _IDS_PER_MESSAGE
+            self._sequence += 1
+            self._send(Subscriptions(self._sequence, (), removed[start:end], False, end >= len(removed)))
+        return self._sequence
+
     def offer_event(
         self, event_type: EventType, size: int, buffers: tuple[Buffer, ...], in_line: bool = False
     ) -> Offer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -91,14 +92,16 @@ class Process:
         code = self._popen.wait()
         self._stderr.seek(0)
         self._inbox.put((self, {"what": "exit", "code": code, "stderr": self._stderr.read()}))
-        self._stderr.close()
+        for stream in (self._stderr, self._popen.stdout, self._popen.stdin):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
 
     def tell(self, line: str) -> None:
         assert self._popen.stdin is not None
         try:
             self._popen.stdin.write(line + "\n")
             self._popen.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):
             pass  # it has ended: its exit is on the way
 
     def kill(self) -> None:

@@ -160,6 +160,8 @@ class Soak:
             for process in self.all:
                 if process.alive:
                     process.kill()
+            while any(process.alive for process in self.all):
+                self.listen(0.1)
             self.report(time.monotonic() - began)
             shutil.rmtree(self.folder, ignore_errors=True)
         return 1 if self.wrong else 0
@@ -209,12 +211,13 @@ class Soak:
         living = list(self.now.values())
         runs = {process.name: process.run for process in living}
         problem = ""
+        wrong_before = len(self.wrong)
         while True:
             paused = self.ask("pause", "paused", living)
             problem = self.not_connected(paused, runs)
             if not problem:
                 problem = self.balance(paused)
-            if not problem or self.wrong:
+            if not problem or len(self.wrong) > wrong_before:
                 break
             if time.monotonic() >= give_up_at:
                 self.wrong.append(f"{QUIET_S:g} s after the last fault: {problem}")

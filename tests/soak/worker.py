@@ -317,6 +317,7 @@ class Worker:
                 self.raises = int(arguments[0])
             elif command == "stop":
                 await self.pause()
+                await self.bus.drain()
                 return
 
     async def pause(self) -> None:
