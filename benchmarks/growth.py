@@ -165,7 +165,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-plots", action="store_true", help="do not draw the result")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rounds, options.points, options.scale = 1, 2, 0.05
+        options.rounds, options.points, options.scale = 1, options.points or 2, 0.05
     kinds = options.curves.split(",") if options.curves else [curve.kind for curve in CURVES]
     if unknown := set(kinds) - {curve.kind for curve in CURVES}:
         parser.error(f"no such curve: {', '.join(sorted(unknown))}")

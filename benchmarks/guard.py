@@ -1,7 +1,8 @@
 """``make bench-quick``: fails when this project is no longer well ahead of lahja 0.17, measured in the same minute.
 
 Only ratios count: an absolute time says more about the machine than about a change. The thresholds are far below what
-a quiet machine shows (README.md), so that a loaded one passes too; and what fails is measured once more.
+a quiet machine shows (README.md). On a busy one, who runs when decides more than the programs do: so a case passes too
+if the ratio of processor times per event is above its threshold, and what fails is measured once more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BASELINE = "lahja"
 # Case -> at least so many times lahja's rate. `request` waits mostly for two processes to wake each other.
 THRESHOLDS = {
     "64 B, 1 to 1": 1.3,
-    "request": 0.8,
+    "request": 1.1,
     "request, 64 in flight": 1.6,
     "1 MB, 1 to 1": 3.0,
 }
@@ -41,7 +42,11 @@ def complaints(measured: Sequence[Measured]) -> list[str]:
             reasons = [one.failures[0] for one in (ours, theirs) if one is not None and one.failures]
             found.append(f"{case}: not measured: {'; '.join(reasons) or 'there is no figure'}")
         elif ratio < wanted:
-            found.append(f"{case}: {ratio:.2f} times {BASELINE}, wanted at least {wanted:g}")
+            thriftier = ours.times_thriftier(theirs) if ours is not None else None
+            if thriftier is not None and thriftier >= wanted:
+                continue
+            by_processor = f" ({thriftier:.2f} by processor time)" if thriftier is not None else ""
+            found.append(f"{case}: {ratio:.2f} times {BASELINE}{by_processor}, wanted at least {wanted:g}")
     return found
 
 

@@ -125,7 +125,8 @@ class Run:
         asking.order_go()
         sent = await asking.expect("report")
         rate = self._case.rate(self._job.count, sent["seconds"])
-        return {"value": rate, **{name: sent[name] for name in PERCENTILES}}
+        processor = sent["processor"] / self._job.count
+        return {"value": rate, "processor": processor, **{name: sent[name] for name in PERCENTILES}}
 
     async def _events(self) -> dict[str, float]:
         job, kind = self._job, self._case.kind
@@ -158,7 +159,10 @@ class Run:
                 **{name: reports[0][name] for name in PERCENTILES},
             }
         first = min(one["first"] for one in sent)
-        return {"value": self._case.rate(job.count, max(report["last"] for report in reports) - first)}
+        return {
+            "value": self._case.rate(job.count, max(report["last"] for report in reports) - first),
+            "processor": sum(one["processor"] for one in sent + reports) / job.count,
+        }
 
     async def stop(self) -> None:
         """Order all to stop, and wait for them a while."""
@@ -185,8 +189,8 @@ async def run_once(
         rate: of a paced case, events per second.
 
     Returns:
-        ``value`` in the case's unit; where there are latencies ``p50``, ``p99`` and ``p999`` (seconds), and ``pace``
-        where events were paced.
+        ``value`` in the case's unit; where there are latencies ``p50``, ``p99`` and ``p999`` (seconds), ``pace`` where
+        events were paced, and ``processor``: seconds of processor time per event of all processes that report.
 
     Raises:
         RunFailed: a process failed, took too long, or did not get what was sent.

@@ -19,6 +19,7 @@ class Measured:
         values: one per round; see the case for its unit.
         lower_is_better: whether a small value is a good one.
         p50, p99, p999: of request round trips, or of paced events from due to received, in seconds; one per round.
+        processor: seconds of processor time per event, in the processes that report (of requests: who asks).
         pace: paced events per second.
         failures: rounds that did not end well, each with the reason.
     """
@@ -31,6 +32,7 @@ class Measured:
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     p999: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     pace: float | None = None
     failures: list[str] = field(default_factory=list)
 
@@ -42,7 +44,7 @@ class Measured:
         """Take the result of a round."""
         self.values.append(result["value"])
         self.pace = result.get("pace")
-        for name in ("p50", "p99", "p999"):
+        for name in ("p50", "p99", "p999", "processor"):
             if name in result:
                 getattr(self, name).append(result[name])
 
@@ -52,6 +54,13 @@ class Measured:
         if not mine or not theirs or mine < 0 or theirs < 0:
             return None
         return theirs / mine if self.lower_is_better else mine / theirs
+
+    def times_thriftier(self, other: Measured | None) -> float | None:
+        """The ratio of the processor times per event, above 1 if this one takes less."""
+        if other is None or not self.processor or not other.processor:
+            return None
+        mine, theirs = statistics.median(self.processor), statistics.median(other.processor)
+        return theirs / mine if mine > 0 and theirs > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "median": self.median}

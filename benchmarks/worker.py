@@ -21,6 +21,7 @@ class Link:
     def __init__(self) -> None:
         self._connecting = 0.0
         self._memory = 0
+        self._processor = 0.0
 
     def _say(self, facts: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(facts) + "\n")
@@ -29,6 +30,7 @@ class Link:
     def ready(self) -> None:
         """Others may connect now, and what they send will be received."""
         self._memory = memory_bytes()
+        self._processor = time.process_time()
         self._say({"ready": True})
 
     def connecting(self) -> None:
@@ -40,10 +42,15 @@ class Link:
         self._say({"connected": time.monotonic() - self._connecting})
         sys.stdin.readline()
         self._memory = memory_bytes()
+        self._processor = time.process_time()
 
     def report(self, facts: dict[str, float]) -> None:
-        """What this process has measured, once; ``memory`` is what it has grown by since ready() or go()."""
-        self._say({"report": {**facts, "memory": memory_bytes() - self._memory}})
+        """What this process has measured, once.
+
+        Added: what it has grown by, and the processor time it has taken, since ready() or go().
+        """
+        used = {"memory": memory_bytes() - self._memory, "processor": time.process_time() - self._processor}
+        self._say({"report": {**facts, **used}})
 
     def wait_stop(self) -> None:
         """Block until the run is over. In an event loop: in a thread."""

@@ -290,6 +290,16 @@ def test_the_guard_fails_a_ratio_below_its_threshold_and_names_it() -> None:
     assert len(guard.complaints(ratios(request=0.7))) == 2
 
 
+def test_the_guard_is_content_if_the_processor_time_per_event_is_as_low_as_it_should_be() -> None:
+    measured = ratios(**{"1_MB": 1.0})
+    measured[-2].processor, measured[-1].processor = [0.003, 0.0031, 0.5], [0.001]
+    assert guard.complaints(measured) == []
+    measured[-1].processor = [0.002]
+    assert guard.complaints(measured) == [
+        "1 MB, 1 to 1: 1.00 times lahja (1.55 by processor time), wanted at least 3"
+    ]
+
+
 def test_the_guard_fails_a_case_that_gave_no_figure() -> None:
     broken = [Measured(one.case, one.system, 10, failures=["why"]) for one in ratios()[:2]]
     assert guard.complaints(broken + ratios()[2:]) == ["64 B, 1 to 1: not measured: why; why"]
@@ -306,8 +316,7 @@ def test_bench_quick_ends_with_1_when_the_guard_complains(monkeypatch: pytest.Mo
     monkeypatch.setattr("benchmarks.bench.run_once", equally_fast)
     monkeypatch.setattr("benchmarks.bench.python_for", lambda system: Path("python"))
     assert guard.main() == 1
-    # request's threshold is below 1; the other three were measured twice.
-    assert len(runs) == 2 * (guard.ROUNDS + 1) * (4 + 3)
+    assert len(runs) == 2 * (guard.ROUNDS + 1) * 2 * len(guard.THRESHOLDS)
     monkeypatch.setattr(guard, "THRESHOLDS", dict.fromkeys(guard.THRESHOLDS, 0.9))
     assert guard.main() == 0
 
