@@ -376,3 +376,36 @@ def test_the_profile_names_every_piece_of_an_event_and_of_a_request(tmp_path: Pa
     for word in "construct encode frame queue send receive decode open number value payload text flag dispatch".split():
         assert any(word in name for name in pieces), word
     assert all(piece["median"] >= piece["lowest"] > 0 for piece in pieces.values())
+
+
+def test_a_result_is_drawn_per_group_and_a_growth_per_curve(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="only the extra `bench` has it")
+    from benchmarks import plots
+
+    facts = {"commit": "abc", "began": "2024-01-01", "machine": {"processor": "p", "cores": 2}}
+    one = {
+        "case": "c",
+        "system": "lahja",
+        "unit": "ms",
+        "median": 2.0,
+        "values": [1.0, 3.0],
+        "lower_is_better": True,
+    }
+    broken = {**one, "system": "nats", "median": None, "values": []}
+    results = [
+        {**one, "group": "small events"},
+        {**broken, "group": "small events"},
+        {**broken, "group": "none"},
+    ]
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({**facts, "results": results}))
+    assert [image.name for image in plots.draw(result, tmp_path)] == ["small-events.png"]
+    curve = {"name": "queue depth", "along": "events", "unit": "ms"}
+    points = [{"at": at, "median": 1.0, "values": [0.9, 1.1]} for at in (1, 10)]
+    growth_file = tmp_path / "growth.json"
+    growth_file.write_text(
+        json.dumps({**facts, "curves": [{**curve, "points": points}, {**curve, "points": []}]})
+    )
+    images = plots.draw(growth_file, tmp_path)
+    assert [image.name for image in images] == ["growth-queue-depth.png"]
+    assert images[0].read_bytes().startswith(b"\x89PNG")
