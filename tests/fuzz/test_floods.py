@@ -13,7 +13,7 @@ from lahja_capn.binding import TypeRow
 from lahja_capn.session import Session, State, WireTable
 from lahja_capn.session.control import Credit, Declare, Dropped, Ping, Pong, Subscriptions
 from lahja_capn.session.handshake import encode_control_frame, make_declares
-from lahja_capn.wire import encode_frame
+from lahja_capn.wire import Limits, encode_frame
 from lahja_capn.wire.limits import TABLE_BYTES
 from tests.unit.session.pair import ALPHA, ASK, BETA, endpoint, raw_hello, registry
 
@@ -26,14 +26,20 @@ def frame(message: object) -> bytes:
     return b"".join(encode_control_frame(message))  # type: ignore[arg-type]
 
 
-def session() -> Session:
+def session(**limits: int) -> Session:
     """A session that has accepted nobody yet."""
-    return Session(endpoint("right"), WireTable(), connector=False, now=0.0, find_event_type=registry().get)
+    return Session(
+        endpoint("right", limits=Limits(**limits)),
+        WireTable(),
+        connector=False,
+        now=0.0,
+        find_event_type=registry().get,
+    )
 
 
-def up() -> Session:
+def up(**limits: int) -> Session:
     """A session that is up, with a peer that declared some types and subscribes to none."""
-    found = session()
+    found = session(**limits)
     rows = ((1, ALPHA.row), (2, BETA.row), (3, ASK.row), (4, TypeRow(99, "struct", "x.capnp:Unknown", ())))
     found.receive_bytes(frame(raw_hello(rows=rows)), 0.0)
     found.accept([ALPHA.type_id])
@@ -83,10 +89,10 @@ def rows(kind: str) -> Iterator[TypeRow]:
     ("kind", "count", "each"),
     # A table is full after 131,070 short ones, 15,900 with long names, 69 with long layouts.
     [
-        ("short rows", 10_000, 340),
-        ("long names", 5_000, 1500),
-        ("long layouts", 30, 250_000),
-        ("short layouts", 10_000, 480),
+        ("short rows", 5_000, 360),
+        ("long names", 3_000, 1500),
+        ("long layouts", 12, 250_000),
+        ("short layouts", 5_000, 500),
     ],
 )
 def test_a_flood_of_declares_takes_at_most_four_times_what_a_table_may_count(
@@ -158,17 +164,18 @@ def test_a_flood_of_messages_leaves_nothing_behind_but_one_answer(what: str) -> 
 
 
 def test_a_flood_of_requests_that_are_refused_is_bounded_by_their_window() -> None:
-    found = up()
-    window = 4 * MIB
+    window = MIB
+    found = up(request_credit_bytes=window)
     size = 32
     requests = [b"".join(encode_frame(4, 1, number, (bytes(8),))) for number in range(1, window // size + 1)]
     assert len(requests[0]) == size
     data = b"".join(requests)
     held, peak = grown(lambda: feed(found, data))
     assert found.state is State.UP
-    # 131,072 requests of a type that is unknown here, none of whose answers has left.
-    assert held < 40 * MIB, f"{held / MIB:.1f} MiB"
-    assert peak < held + 16 * MIB
+    # 32,768 requests of a type that is unknown here, none of whose answers has left.
+    assert held < 10 * window, f"{held / MIB:.1f} MiB"
+    assert peak < held + 4 * MIB
+    print(f"{held / window:.1f} times the window is held")
     feed(found, b"".join(encode_frame(4, 1, 1 << 40, (bytes(8),))))
     assert found.state is State.CLOSING
 
