@@ -154,6 +154,11 @@ class ConnectionCore(ABC):
         self._pending_version = 0
         self._sequence_versions: dict[int, int] = {}
 
+    @property
+    def identity(self) -> str:
+        """Whose peer this is, by the word of the kernel or of a certificate; "" if nobody knows."""
+        return self._channel.identity
+
     def __repr__(self) -> str:
         return (
             f"<Connection {self.serial} {'to' if self.dialed else 'from'} {self.name!r} {self.session.state}>"

@@ -5,6 +5,7 @@ Names are settled when a peer's hello arrives (docs/wire.md, "Names"):
 - nobody holds the name: the connection is accepted;
 - the same instance holds it through a connection opened by the same side: the new connection replaces the old;
 - the same instance, opened by the other side (both dialed): the one opened by the lower name survives;
+- a peer of another user or certificate holds it: the newcomer is refused;
 - another instance holds it: the old one is pinged. Silent for a second, it is replaced; else the newcomer is
   refused (lahja L2: a restarted peer was refused for ever; L7: a second claimant took the server down).
 """
@@ -158,6 +159,14 @@ class Peers:
             return
         held_by = holder.session.peer
         assert held_by is not None  # it was accepted
+        if holder.identity != newcomer.identity:
+            # Whoever else may connect, by his user id or certificate, cannot take the name from its owner, however
+            # silent that one is.
+            newcomer.say_goodbye(
+                "nameInUse",
+                f"the name {name!r} is held at {self._local.name!r} by a peer of another user or certificate",
+            )
+            return
         if held_by.instance != info.instance:
             spawn(self._probe, holder, newcomer, name, accept, spawn)
             return

@@ -26,6 +26,7 @@ from lahja_capn import (
     LahjaError,
     LifecycleError,
     Limits,
+    NameInUse,
     RemoteDisconnected,
     TLSFailed,
 )
@@ -322,6 +323,27 @@ async def test_client_that_never_finishes_its_tls_handshake_is_hung_up_in_time(
 
             await eventually(hung_up)
         assert client.is_connected_to("server")
+
+
+@scenario
+async def test_name_is_not_given_to_a_peer_with_another_certificate(
+    runtime: Runtime, authority: Authority, server_tls: TLS
+) -> None:
+    owner_tls, other_tls = authority.issue("owner"), authority.issue("other")
+    async with (
+        runtime.endpoint_class.serve(secured("server", server_tls)) as server,
+        runtime.endpoint_class("name").run() as owner,
+    ):
+        await owner.connect_to_endpoints(reaching(server, owner_tls))
+        for tls, reason in (
+            (other_tls, "by a peer of another user or certificate"),
+            # A second claimant of the owner's own is judged by whether the first one lives.
+            (owner_tls, "another, living endpoint is connected"),
+        ):
+            async with runtime.endpoint_class("name").run() as claimant:
+                with pytest.raises(NameInUse, match=reason):
+                    await claimant.connect_to_endpoints(reaching(server, tls))
+        assert server.is_connected_to("name")
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
