@@ -28,6 +28,8 @@ ALL = [(folder, name) for folder in FOLDERS for name in loading.names(ROOT, fold
 RUN = [vector for vector in (loading.load(ROOT, *which) for which in ALL) if running.can_run(vector)]
 
 
+# Under coverage it takes many times its usual second.
+@pytest.mark.timeout(120)
 def test_generating_again_changes_no_byte() -> None:
     files = generate().files
     there = {f"{folder}/{path.name}": path for folder in FOLDERS for path in (ROOT / folder).iterdir()}
