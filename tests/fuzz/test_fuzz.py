@@ -90,7 +90,7 @@ class Fake:
 
 def test_an_input_that_takes_more_than_its_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure.INPUT_LIMIT_S == 1.0
-    monkeypatch.setattr(measure, "INPUT_LIMIT_S", 0.02)
+    monkeypatch.setattr(measure, "_limit_s", lambda: 0.02)
 
     def slow(data: bytes) -> None:
         until = time.thread_time() + 0.03
