@@ -199,6 +199,8 @@ def run(runtime: str, main: Callable[[], Awaitable[None]]) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever was started in the background of a shell inherits that it ignores the signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     role, runtime, path, name = sys.argv[1:5]
     argument = sys.argv[5] if len(sys.argv) > 5 else ""
     part = globals()[role]
