@@ -25,6 +25,7 @@ LOCAL_TURN_EVENTS = 128
 # An attribute of an enum costs several times a global, and these are looked up for every event.
 _EVENT = int(FrameKind.EVENT)
 _QUEUED = Offer.QUEUED
+_DROPPED = Offer.DROPPED
 
 
 class PublishingBus(AskingBus):
@@ -64,6 +65,10 @@ class PublishingBus(AskingBus):
                 offer = connection.session.offer_event(event_type, size, buffers)
                 if offer is _QUEUED:
                     turn_over = connection.queued(size) or turn_over
+                elif offer is _DROPPED:
+                    if connection.session.drops.get(event_type.type_id) == 1:
+                        # The first since the peer was last told: it is told some time later.
+                        connection.check_deadline()
                 elif refused is None:
                     refused = [(connection, offer)]
                 else:

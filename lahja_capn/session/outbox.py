@@ -353,7 +353,11 @@ class Outbox:
         # Under NEWEST_ONLY the queue holds one event per type, so this is short.
         if self._purged:
             self._sweep()
-        for size, queued, _ in self._events:
+        events = self._events
+        for index in range(len(events) - 1, -1, -1):
+            size, queued, _ = events[index]
             if queued == type_id:
+                del events[index]
+                self._swept_at -= 1
+                self.queued_bytes -= size
                 self.drop(type_id, size)
-        self._sweep((type_id,))

@@ -227,6 +227,10 @@ class Soak:
             self.samples[process.label].append(sample)
             if sample["peers"] != sorted(set(runs) - {process.name}) and not self.wrong:
                 self.wrong.append(f"{process.label} has lost a connection while nothing happened")
+            if sample["left"]:
+                self.wrong.append(
+                    f"{process.label} counts {sample['left']} bytes as waiting, and nothing waits"
+                )
         self.check_progress()
         self.recent = living
         self.quiet_points += 1

@@ -54,6 +54,7 @@ LIMITS = Limits(
     handshake_timeout_s=20,
 )
 REQUEST_TIMEOUT_S = 30.0
+DRAIN_S = 60.0
 
 
 @dataclass
@@ -245,9 +246,13 @@ class Worker:
         with contextlib.suppress(NoSubscribers):
             await self.bus.broadcast(event, config)
 
+    async def until_going(self) -> None:
+        while not self.going.is_set():
+            await self.going.wait()
+
     async def publish(self, kind: int, burst: int, rest_s: float) -> None:
         while True:
-            await self.going.wait()
+            await self.until_going()
             with self.under_way():
                 for _ in range(self.rng.randrange(1, 2 * burst)):
                     await self.send(kind)
@@ -255,7 +260,7 @@ class Worker:
 
     async def publish_churned(self) -> None:
         while True:
-            await self.going.wait()
+            await self.until_going()
             with self.under_way():
                 for _ in range(10):
                     self.churned_seq += 1
@@ -265,8 +270,8 @@ class Worker:
 
     async def ask(self) -> None:
         while True:
-            await self.going.wait()
             await anyio.sleep(self.rng.random() * 0.1 / self.setup.pace)
+            await self.until_going()
             others = [name for name in self.bus._peers.up if self.bus.is_endpoint_subscribed_to(name, Ask)]
             if not others:
                 continue
@@ -317,7 +322,10 @@ class Worker:
                 self.raises = int(arguments[0])
             elif command == "stop":
                 await self.pause()
-                await self.bus.drain()
+                with anyio.move_on_after(DRAIN_S) as scope:
+                    await self.bus.drain()
+                if scope.cancelled_caught:
+                    self.wrong(f"drain() took longer than {DRAIN_S:g} s: {self.what_waits()}")
                 return
 
     async def pause(self) -> None:
@@ -329,6 +337,32 @@ class Worker:
         peers = self.bus._peers
         up = {name: [c.serial, self.peer_run(c)] for name, c in peers.up.items()}
         say("paused", up=up, connections=len(peers.all))
+
+    def what_waits(self) -> str:
+        bus = self.bus._bus
+        return repr(
+            {
+                "version": bus.version,
+                "inboxes": {
+                    f"{inbox!r}": (inbox.event_type.name, inbox.counters(), inbox.is_idle)
+                    for inboxes in bus.subscriptions.values()
+                    for inbox in inboxes
+                },
+                "connections": [
+                    (
+                        connection,
+                        connection.accepted,
+                        connection.applied_version,
+                        connection.session.queued_events,
+                        connection.session.queued_bytes,
+                        connection.session.event_credit,
+                        connection.withheld,
+                        connection._blocked,
+                    )
+                    for connection in self.bus._peers.all.values()
+                ],
+            }
+        )
 
     @staticmethod
     def peer_run(connection: Any) -> int:
@@ -367,6 +401,8 @@ class Worker:
             + len(bus._local_pending)
             + len(bus._local_open)
             + sum(len(c.pending) + len(c.open_requests) for c in peers.all.values()),
+            # Everything has been taken, so no former connection counts against a window any more, and nothing waits.
+            "left": sum(peers._left.values()) + sum(c.session.queued_bytes for c in peers.up.values()),
             "peers": sorted(peers.up),
             "received": self.ledger.received,
             "counts": self.counts,
