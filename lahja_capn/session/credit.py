@@ -48,11 +48,12 @@ class SendWindow:
 class ReceiveWindow:
     """Credit that we granted the peer: what it may still send, and what came back but was not told yet."""
 
-    __slots__ = ("balance", "pending", "window")
+    __slots__ = ("_is_open", "balance", "pending", "window")
 
     def __init__(self, window: int) -> None:
         self.window = window
         # Nothing may come before our hello is on its way.
+        self._is_open = False
         self.balance = 0
         self.pending = 0
 
@@ -63,7 +64,13 @@ class ReceiveWindow:
 
     def open(self) -> None:
         """Our hello, which names the window, is queued."""
+        self._is_open = True
         self.charge(self.window)
+
+    @property
+    def unused(self) -> int:
+        """What the peer may still send, and what it is owed: all of a window that it has not heard of."""
+        return self.balance + self.pending if self._is_open else self.window
 
     def charge(self, balance: int) -> None:
         """Store the balance after a round of receiving."""

@@ -382,7 +382,7 @@ class Session(ReceivingSession):
     @property
     def granted_event_credit(self) -> int:
         """What the peer may still send of events, and what it is owed: of the window the part that is not in use."""
-        return self._event_window.balance + self._event_window.pending
+        return self._event_window.unused
 
     def close(self, code: str, text: str, now: float) -> None:
         """Say goodbye with a ``GoodbyeCode``. What is queued is dropped and counted; ``Closed`` follows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import anyio
@@ -9,7 +11,7 @@ import pytest
 
 from lahja_capn import Limits, RemoteDisconnected
 from lahja_capn.binding import event_type
-from lahja_capn.session.control import Credit, Hello, Subscriptions
+from lahja_capn.session.control import Credit, Goodbye, Hello, Subscriptions
 from lahja_capn.wire import FrameKind, encode_frame, frame_size
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Question, Reply
@@ -165,3 +167,24 @@ async def test_requests_that_wait_when_their_asker_goes_are_dropped_and_counted(
                 if how == "stream":
                     server._peers.up["other"].say_goodbye("shutdown", "")
             await eventually(lambda: counters().queued == 0)
+
+
+@scenario
+async def test_peer_that_comes_and_goes_in_one_breath_takes_nothing_of_the_next_ones_window(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    """Its window was never granted, and counted as full: the next peer of its name could not send one event."""
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config) as server:
+        got = Collector()
+        server.subscribe(Count, got)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(os.fspath(config.path))
+            sock.sendall(frame_of(hello(name="client")) + frame_of(Goodbye("shutdown", "")))
+            await eventually(lambda: server._peers._serial == 1 and not server._peers.all)
+        assert server._peers._left == {}
+        async with runtime.endpoint_class("client").run() as client:
+            await client.connect_to_endpoints(config)
+            assert client._peers.up["server"].session.event_credit == Limits().event_credit_bytes
+            await client.broadcast(Count(number=1))
+            assert await got.until(1) == [1]
