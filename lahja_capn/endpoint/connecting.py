@@ -45,6 +45,8 @@ DROP_LOG_TYPES = 10
 
 # How long accepting rests when the process is out of file descriptors or memory.
 ACCEPT_REST_S = 0.25
+# And how often that is said in the log, as long as it lasts.
+ACCEPT_LOG_S = 10.0
 
 
 def _type_name(type_id: int) -> str:
@@ -107,6 +109,7 @@ class ConnectingEndpoint(LivingEndpoint):
             self._listener_scope.cancel()
 
     async def _accept_connections(self, listener: Listener) -> None:
+        say_at = 0.0
         try:
             with anyio.CancelScope() as self._listener_scope:
                 while self._listener is listener:
@@ -120,7 +123,10 @@ class ConnectingEndpoint(LivingEndpoint):
                     except OSError as error:
                         if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
                             continue
-                        logger.error("%s: cannot accept connections now: %s", self.name, error)
+                        now = time.monotonic()
+                        if now >= say_at:
+                            say_at = now + ACCEPT_LOG_S
+                            logger.error("%s: cannot accept connections now: %s", self.name, error)
                         await anyio.sleep(ACCEPT_REST_S)
                         continue
                     if channel is not None:

@@ -170,7 +170,11 @@ class UnixTransport:
         try:
             with _folder_locked(folder):
                 _remove_stale(path)
-                sock.bind(raw)
+                try:
+                    sock.bind(raw)
+                except OSError as error:
+                    # The system does not say which file.
+                    raise OSError(error.errno, error.strerror, os.fspath(path)) from None
                 bound = True
                 # Before listen() nobody can connect, so the file is closed to others from the start.
                 os.chmod(path, 0o600)

@@ -126,6 +126,15 @@ async def serve(config: ConnectionConfig, name: str, interrupt: str) -> None:
         await anyio.to_thread.run_sync(sys.stdin.readline)
 
 
+async def serve_until_terminated(config: ConnectionConfig, name: str, _: str) -> None:
+    """Serve, and end in good order on SIGTERM."""
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with Endpoint.serve(config) as endpoint:
+            endpoint.subscribe(Count, lambda event: anyio.sleep_forever())
+            say("serving")
+            await anext(aiter(signals))
+
+
 async def interrupted_inside(config: ConnectionConfig, name: str, _: str) -> None:
     """Ctrl-C hits while one of the endpoint's own tasks runs."""
 

@@ -67,3 +67,16 @@ def test_interrupt_that_hits_a_task_of_the_endpoint_comes_out_alone(name: str, s
         for trouble in ("Group", "Warning", "never retrieved", "lahja_capn.errors", "destroyed", "ignored"):
             assert trouble not in err, err
     assert os.listdir(short_tmp_path) == []
+
+
+@every_runtime
+def test_program_that_handles_sigterm_ends_clean_and_says_goodbye(name: str, short_tmp_path: Path) -> None:
+    path = short_tmp_path / "server.ipc"
+    with child("serve_until_terminated", name, path) as server, child("idle", "trio", path) as peer:
+        server.expect("serving")
+        peer.expect("connected")
+        server.signal(signal.SIGTERM)
+        peer.expect("alone")
+        assert server.end() == (0, "", "")
+        assert peer.end() == (0, "", "")
+    assert os.listdir(short_tmp_path) == []

@@ -155,7 +155,7 @@ class Soak:
             self.check_growth()
             self.stop_all()
         except KeyboardInterrupt:
-            self.wrong.append("interrupted")
+            self.fail("interrupted")
         finally:
             for process in self.all:
                 if process.alive:
@@ -165,6 +165,11 @@ class Soak:
             self.report(time.monotonic() - began)
             shutil.rmtree(self.folder, ignore_errors=True)
         return 1 if self.wrong else 0
+
+    def fail(self, text: str) -> None:
+        self.wrong.append(text)
+        if len(self.wrong) <= SHOWN:
+            note(f"WRONG: {text[:2000].rstrip()}")
 
     def is_hopeless(self) -> bool:
         return len(self.wrong) >= 20
@@ -220,17 +225,15 @@ class Soak:
             if not problem or len(self.wrong) > wrong_before:
                 break
             if time.monotonic() >= give_up_at:
-                self.wrong.append(f"{QUIET_S:g} s after the last fault: {problem}")
+                self.fail(f"{QUIET_S:g} s after the last fault: {problem}")
                 break
             self.listen(0.3)
         for process, sample in self.ask("sample", "sample", living).items():
             self.samples[process.label].append(sample)
             if sample["peers"] != sorted(set(runs) - {process.name}) and not self.wrong:
-                self.wrong.append(f"{process.label} has lost a connection while nothing happened")
+                self.fail(f"{process.label} has lost a connection while nothing happened")
             if sample["left"]:
-                self.wrong.append(
-                    f"{process.label} counts {sample['left']} bytes as waiting, and nothing waits"
-                )
+                self.fail(f"{process.label} counts {sample['left']} bytes as waiting, and nothing waits")
         self.check_progress()
         self.recent = living
         self.quiet_points += 1
@@ -248,7 +251,7 @@ class Soak:
     def gave_up(self, at: float, why: str) -> bool:
         if time.monotonic() < at:
             return False
-        self.wrong.append(why)
+        self.fail(why)
         return True
 
     def not_connected(self, paused: dict[Process, dict[str, Any]], runs: dict[str, int]) -> str:
@@ -306,7 +309,7 @@ class Soak:
             if self.quiet_points or process.member.lives > 1:
                 process.tell("go")
         elif what == "wrong":
-            self.wrong.append(f"{process.label}: {said['text']}")
+            self.fail(f"{process.label}: {said['text']}")
         elif what == "closed":
             self.on_closed(process, said)
         elif what == "log":
@@ -314,7 +317,7 @@ class Soak:
         elif what == "timeout":
             self.timeouts += 1
             if not self.was_held(process.name) and not self.was_held(said["to"]):
-                self.wrong.append(f"{process.label}: a request to {said['to']} timed out")
+                self.fail(f"{process.label}: a request to {said['to']} timed out")
         elif what == "exit":
             self.on_exit(process, said)
 
@@ -375,7 +378,7 @@ class Soak:
         else:
             fine = False
         if not fine:
-            self.wrong.append(
+            self.fail(
                 f"{process.label}: connection to {peer} ended without a reason: {code or 'lost'} {said['text']} "
                 f"{said['error']}"
             )
@@ -386,15 +389,15 @@ class Soak:
         self.logs[said["template"]] += 1
         deliberate = said["template"].startswith("Handler %s raised") and said["error"] == "Deliberate"
         if not deliberate and (said["template"] not in EXPECTED_LOGS or said["error"]):
-            self.wrong.append(f"{process.label} logged: {said['level']} {said['text']} {said['trace']}")
+            self.fail(f"{process.label} logged: {said['level']} {said['text']} {said['trace']}")
 
     def on_exit(self, process: Process, said: dict[str, Any]) -> None:
         process.ended_at = time.monotonic()
         wanted = -9 if process.killed_at else 0
         if said["code"] != wanted or (not process.killed_at and not process.stopping):
-            self.wrong.append(f"{process.label} ended with exit code {said['code']}")
+            self.fail(f"{process.label} ended with exit code {said['code']}")
         if said["stderr"]:
-            self.wrong.append(f"{process.label} wrote to stderr: {said['stderr'][-3000:]}")
+            self.fail(f"{process.label} wrote to stderr: {said['stderr'][-3000:]}")
         if self.now.get(process.name) is process and not all(p.stopping for p in self.now.values()):
             self.to_start.append((time.monotonic() + self.rng.random() * 1.5, process.member))
 
@@ -448,14 +451,15 @@ class Soak:
                     continue
                 found = compare((one.run, its), (other.run, others), up, f"{one.label} to {other.label}")
                 self.delivered[one.run, other.run] = found.delivered
-                self.wrong += found.wrong
+                for text in found.wrong:
+                    self.fail(text)
                 if found.missing:
                     missing = f"{found.missing} events of {one.label} have not come to {other.label}"
                 for serial, count in found.lost.items():
                     self.lost[one.run, other.run, serial] = self.excuse(one, other, serial), count
         for (_, _, serial), (excuse, count) in self.lost.items():
             if not excuse:
-                self.wrong.append(f"{count} events on connection {serial} were lost without an excuse")
+                self.fail(f"{count} events on connection {serial} were lost without an excuse")
         return missing
 
     def excuse(self, publisher: Process, receiver: Process, serial: int) -> str:
@@ -479,7 +483,7 @@ class Soak:
         for process in self.now.values():
             samples = self.samples[process.label]
             if len(samples) > 1 and samples[-1]["received"] == samples[-2]["received"]:
-                self.wrong.append(f"{process.label} has received nothing since the last quiet point")
+                self.fail(f"{process.label} has received nothing since the last quiet point")
             for what, count in samples[-1]["counts"].items():
                 self.requests[what] += count - (samples[-2]["counts"][what] if len(samples) > 1 else 0)
 
@@ -498,13 +502,13 @@ class Soak:
             for what in EXACT:
                 # More than at the end of the warm-up, in the end and all the time before: no coincidence.
                 if last[what] > first[what]:
-                    self.wrong.append(f"{member.name}: {what} grew from {first[what]} to {last[what]}")
+                    self.fail(f"{member.name}: {what} grew from {first[what]} to {last[what]}")
             third = max(1, len(samples) // 3)
             for what, more in (("rss", MORE_BYTES), ("objects", MORE_OBJECTS), ("events", MORE_EVENTS)):
                 before = statistics.median(sample[what] for sample in samples[:third])
                 after = statistics.median(sample[what] for sample in samples[-third:])
                 if after > before + more:
-                    self.wrong.append(
+                    self.fail(
                         f"{member.name}: {what} grew from {before:,.0f} to {after:,.0f}, bound +{more:,}"
                     )
 
@@ -546,7 +550,7 @@ class Soak:
         if self.wrong:
             note(f"FAILED: {len(self.wrong)} things were wrong")
             for text in self.wrong[:SHOWN]:
-                note(f"- {text[:2000].rstrip()}")
+                note(f"- {text[:200].splitlines()[0]}")
         else:
             note("passed: order kept, nothing lost between living peers, nothing grew, no warning")
 

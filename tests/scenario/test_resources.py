@@ -1,0 +1,101 @@
+"""The system refuses: no file descriptors, no space, no permission."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lahja_capn import AddressInUse
+from tests.conftest import Runtime
+from tests.scenario.events import Count
+from tests.scenario.support import Collector, at, eventually, join, scenario
+
+
+@scenario
+async def test_server_without_descriptors_keeps_its_peers_and_accepts_again_when_there_are_some(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lahja_capn.endpoint.connecting.ACCEPT_REST_S", 0.01)
+    caplog.set_level(logging.ERROR)
+    config = at(short_tmp_path, "server")
+    async with (
+        runtime.endpoint_class.serve(config) as server,
+        runtime.endpoint_class("client").run() as client,
+        runtime.endpoint_class("late").run() as late,
+    ):
+        await join(client, server, config)
+        got = Collector()
+        await client.subscribe(Count, got).acknowledged()
+        strangers = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # As many as are in use: not one connection can be accepted.
+        spare = os.open(os.devnull, os.O_RDONLY)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        try:
+            for stranger in strangers:
+                stranger.connect(os.fspath(config.path))
+            await eventually(lambda: caplog.records)
+            # Who is connected does not notice.
+            for number in range(100):
+                await server.broadcast(Count(number=number))
+            assert await got.until(100) == list(range(100))
+            assert len(server._peers.all) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for stranger in strangers:
+                stranger.close()
+        await late.connect_to_endpoints(config)
+        assert late.is_connected_to("server")
+        await eventually(lambda: len(server._peers.all) == 2)
+    # Once, however often it was tried.
+    assert [record.getMessage() for record in caplog.records] == [
+        "server: cannot accept connections now: [Errno 24] Too many open files"
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS], ids=errno.errorcode.get)
+@scenario
+async def test_path_that_cannot_be_bound_is_an_error_that_names_it_and_leaves_nothing(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+    config = at(short_tmp_path, "server")
+    with monkeypatch.context() as patched:
+        patched.setattr("lahja_capn.transport.unix.socket.socket", Refusing)
+        with pytest.raises(OSError, match=str(config.path)) as caught:
+            async with runtime.endpoint_class.serve(config):
+                raise AssertionError("it serves")
+    assert caught.value.errno == code
+    assert list(short_tmp_path.iterdir()) == []
+    async with runtime.endpoint_class.serve(config):
+        pass
+
+
+@scenario
+async def test_folder_without_permission_is_an_error_that_names_it(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    folder = short_tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    config = at(folder, "server")
+    # The superuser may write everywhere.
+    expected = (
+        contextlib.nullcontext() if os.geteuid() == 0 else pytest.raises(PermissionError, match="closed")
+    )
+    with expected:
+        async with runtime.endpoint_class.serve(config):
+            with pytest.raises(AddressInUse):
+                async with runtime.endpoint_class.serve(config):
+                    pass
