@@ -92,6 +92,8 @@ class ConnectingEndpoint(LivingEndpoint):
 
     async def _listen(self, config: ConnectionConfig) -> None:
         address = (await self._transport.resolve(config))[0]
+        # It may have been stopped meanwhile: then nobody would close the listener.
+        self._check()
         self._listener = self._transport.listen(config, address)
         self._serving_at = config._replace(url=self._listener.url)
         self._spawn(self._accept_connections, self._listener)
