@@ -10,7 +10,7 @@ import anyio
 
 # Kind: what the report says about it.
 KINDS = {
-    "loss": "is missing, later events of connection",
+    "loss": "came instead of|is missing, later events of connection",
     "duplicate": "came after",
     "reorder": "came after",
     "bytes": "has other bytes than were sent",
