@@ -14,7 +14,6 @@ import queue
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import Any
 from tests.soak import hostile
 from tests.soak.ledger import Pages, compare, read
 from tests.soak.processes import Inbox, Member, Process, free_port
+from tests.soak.report import EXACT, SHOWN, STALL_S, note, print_report
 
 # Mean time between two faults.
 FAULT_S = 0.4
@@ -32,14 +32,11 @@ FAULT_S = 0.4
 QUIET_S = 90.0
 # A fault explains what happens until so long after its end.
 AFTER_S = 30.0
-# A run that was not scheduled itself for so long excuses peers that took each other for dead.
-STALL_S = 1.5
 
 # How much more the processes that live for the whole run may have at the end than after the warm-up.
 MORE_BYTES = 24 * 1024 * 1024
 MORE_OBJECTS = 3000
 MORE_EVENTS = 50
-EXACT = ("fds", "tasks", "entries", "threads")
 
 # Log records of WARNING and above that belong to the faults; all others are wrong.
 EXPECTED_LOGS = frozenset(
@@ -52,14 +49,6 @@ EXPECTED_LOGS = frozenset(
 
 FAULTS = ("kill", "restart", "freeze", "slow", "block", "raise", "attack", "storm")
 WEIGHTS = (4, 2, 4, 3, 3, 2, 6, 1)
-
-
-# Wrong things that the report shows.
-SHOWN = 10
-
-
-def note(text: str) -> None:
-    print(text, flush=True)
 
 
 class Soak:
@@ -162,7 +151,7 @@ class Soak:
                     process.kill()
             while any(process.alive for process in self.all):
                 self.listen(0.1)
-            self.report(time.monotonic() - began)
+            print_report(self, time.monotonic() - began)
             shutil.rmtree(self.folder, ignore_errors=True)
         return 1 if self.wrong else 0
 
@@ -511,49 +500,3 @@ class Soak:
                     self.fail(
                         f"{member.name}: {what} grew from {before:,.0f} to {after:,.0f}, bound +{more:,}"
                     )
-
-    # --- report -------------------------------------------------------------------------------------------
-
-    def report(self, elapsed: float) -> None:
-        note("")
-        note(
-            f"soak report: {elapsed:.0f} s, seed {self.seed}, Python {sys.version.split()[0]}, "
-            f"{len(self.all)} processes, {self.quiet_points} quiet points"
-        )
-        note(f"events delivered      {sum(self.delivered.values()):,}")
-        note(
-            f"requests              {self.listed(self.requests)}; {self.timeouts} timed out at a peer held up"
-        )
-        note(f"faults                {sum(self.faults.values())}: {self.listed(self.faults)}")
-        note(f"connections ended     {sum(self.ends.values())}: {self.listed(self.ends)}")
-        excused: Counter[str] = Counter()
-        for excuse, count in self.lost.values():
-            excused[excuse or "NO EXCUSE"] += count
-        note(f"in flight at an end   {sum(excused.values())}: {self.listed(excused) or 'none'}")
-        note(f"log records           {self.listed(self.logs) or 'none'}")
-        note(
-            f"machine stalled       {len(self.stalls)} times over {STALL_S} s, at most {self.worst_stall:.1f} s"
-        )
-        note(
-            f"lived all the time    {'':12}"
-            + "".join(f"{what:>12}" for what in ("rss MB", *EXACT, "objects", "events"))
-        )
-        for member in self.members:
-            samples = self.samples[f"{member.name}.1"]
-            if member.survives and len(samples) > self.warm():
-                for label, sample in (("after warm-up", samples[self.warm()]), ("at the end", samples[-1])):
-                    figures = [
-                        f"{sample['rss'] / 1e6:.1f}",
-                        *(sample[what] for what in (*EXACT, "objects", "events")),
-                    ]
-                    note(f"  {member.name:<12}{label:>18}  " + "".join(f"{figure:>12}" for figure in figures))
-        if self.wrong:
-            note(f"FAILED: {len(self.wrong)} things were wrong")
-            for text in self.wrong[:SHOWN]:
-                note(f"- {text[:200].splitlines()[0]}")
-        else:
-            note("passed: order kept, nothing lost between living peers, nothing grew, no warning")
-
-    @staticmethod
-    def listed(counts: Counter[str]) -> str:
-        return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items(), key=lambda e: -e[1]))
