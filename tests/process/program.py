@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from lahja_capn import AsyncioEndpoint, ConnectionConfig, Limits
 from lahja_capn.binding import event_type
@@ -120,6 +121,8 @@ async def serve(config: ConnectionConfig, name: str, interrupt: str) -> None:
             await endpoint.respond(request, Reply(number=request.number))
 
         endpoint.subscribe(Question, answer)
+        # anyio imports what it needs for this loop when it is first used; an interrupt in there is another story.
+        await anyio.lowlevel.checkpoint()
         say("serving")
         if interrupt:
             await anyio.sleep_forever()
