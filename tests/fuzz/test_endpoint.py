@@ -125,7 +125,7 @@ async def test_hostile_peers_that_connect_harm_nobody(
 @pytest.mark.slow
 @scenario
 async def test_hostile_endpoints_that_are_connected_to_harm_nobody(
-    runtime: Runtime, short_tmp_path: Path
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = short_tmp_path / "hostile.ipc"
     config = at(short_tmp_path, "honest")
@@ -155,3 +155,5 @@ async def test_hostile_endpoints_that_are_connected_to_harm_nobody(
                     stranger.close()
                 await eventually(lambda: not client.is_connected_to("vector"))
         assert await got.until(50) == list(range(50))
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

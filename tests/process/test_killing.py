@@ -101,6 +101,10 @@ def test_survivor_of_many_kills_has_whole_events_in_order_and_nothing_left(
                     delivered += len(survivor.numbers)
                     await eventually(lambda: len(bus._bus.deadlines) == 0)
                 tasks.cancel_scope.cancel()
+            print(
+                f"{who}: {KILLS} kills, {delivered} events, {survivor.answered} requests answered, "
+                f"{survivor.left} ended by a kill"
+            )
             assert delivered > 5 * KILLS
             assert survivor.answered > KILLS / 2
             # Some hit a request that was open.

@@ -106,6 +106,34 @@ async def test_silent_holder_is_replaced(runtime: Runtime, short_tmp_path: Path)
 
 
 @scenario
+async def test_name_is_not_given_to_a_peer_of_another_user(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, us = at(short_tmp_path, "server"), os.geteuid()
+    claims = {"another user's": us + 1, "the owner's": us}
+    comes = [us]
+    # What the kernel would say of who is accepted; only root could become another user.
+    monkeypatch.setattr(
+        "lahja_capn.transport.unix.peer_uid", lambda sock: comes[0] if sock.getsockname() else us
+    )
+    # A claimant that is asked about waits for the silent holder to be given up; one that is refused does not.
+    limits = Limits(name_probe_s=0.1)
+    async with (
+        runtime.endpoint_class.serve(config, limits=limits, allowed_uids=set(claims.values())) as server,
+        raw_peer(server, name="name") as owner,
+    ):
+        comes[:] = [claims["another user's"]]
+        async with runtime.endpoint_class("name").run() as claimant:
+            with pytest.raises(NameInUse, match="by a peer of another user or certificate"):
+                await claimant.connect_to_endpoints(config)
+        assert server._peers.up["name"].session.peer.instance == owner.session._local.instance
+        comes[:] = [claims["the owner's"]]
+        async with runtime.endpoint_class("name").run() as claimant:
+            await claimant.connect_to_endpoints(config)
+            assert server.is_connected_to("name")
+
+
+@scenario
 async def test_holder_whose_answer_lies_unread_keeps_its_name(
     runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ does not depend on the size of a socket's buffer.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from lahja_capn import EndpointAPI, FrameTooLarge, Limits, NoSubscribers, Policy
 from lahja_capn.binding import event_type
 from lahja_capn.session import PeerDropped
-from lahja_capn.session.control import Dropped
+from lahja_capn.session.control import Dropped, Ping
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Other
 from tests.scenario.rawpeer import frame_of, send_raw
@@ -338,6 +339,47 @@ async def test_notices_of_drops_do_not_flood_the_log(
             await eventually(lambda: server.get_peer_counters()["raw"].dropped_by_peer == so_many + 9)
         await eventually(lambda: len(lines()) == 3)
         assert lines()[2] == "5 since the last such message"
+
+
+@scenario
+async def test_pings_and_notices_of_drops_come_at_intervals_however_much_is_dropped(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interval_s = 0.2
+    monkeypatch.setattr("lahja_capn.session.session.DROP_NOTICE_S", interval_s)
+    pings: list[Ping] = []
+
+    def ping() -> Ping:
+        pings.append(Ping())
+        return pings[-1]
+
+    monkeypatch.setattr("lahja_capn.session.session.Ping", ping)
+    limits = Limits(queued_per_peer_bytes=100, keepalive_s=interval_s)
+    async with (
+        publisher(runtime, short_tmp_path, Policy.DROP_NEWEST, limits) as server,
+        raw_peer(server, Count, limits=ONE_CREDIT) as peer,
+    ):
+        await use_up_credit(server)
+        # It reads all the time and takes no event: all but the first few are dropped, and each drop is to be told.
+        peer.gives_credit = False
+        pings.clear()
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(peer.read, lambda: len(peer.of(PeerDropped)) == 4)
+            while len(peer.of(PeerDropped)) < 4:
+                for number in range(100):
+                    await server.broadcast(Count(number=number))
+                await anyio.sleep(0.001)
+        took_s = time.monotonic() - began
+        told = sum(sum(notice.counts.values()) for notice in peer.of(PeerDropped))
+        print(
+            f"{told} drops told in {len(peer.of(PeerDropped))} notices, {len(pings)} pings, in {took_s:.2f} s"
+        )
+        assert told > 1000
+        # The first notice goes out at once.
+        assert took_s >= 3 * interval_s
+        # It says nothing by itself, so it is asked.
+        assert 1 <= len(pings) <= took_s / interval_s + 1
 
 
 # --- the limit of the whole endpoint -----------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -126,3 +128,11 @@ def test_elements_of_struct_lists_and_pointer_lists_are_found() -> None:
 def test_a_message_without_a_word_has_no_root() -> None:
     assert root_pointer(()) is None
     assert root_pointer((b"",)) is None
+
+
+def test_a_machine_of_32_bits_is_refused() -> None:
+    # A size that libcapnp computes overflows there (its advisory of July 2026), and our own walk assumes 64 bits.
+    code = "import sys; sys.maxsize = 2**31 - 1; import lahja_capn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ImportError: lahja_capn needs a 64-bit little-endian machine" in done.stderr
