@@ -16,6 +16,7 @@ from .arguments import refuse_class
 from .asking import AskingBus
 from .connection import Connection
 from .inbox import Inbox
+from .needs import Waiter
 from .routes import Route
 
 # Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
@@ -130,36 +131,48 @@ class PublishingBus(AskingBus):
             elif offer is Offer.TOO_LARGE:
                 too_large += 1
             self._refused(connection, offer)
-        if len(full) == 1:
-            await self._offer_when_room(full[0], event_type, size, buffers)
-        elif full:
-            # For all at the same time: a stuck one must not keep the event from one that has room again.
-            async with anyio.create_task_group() as tasks:
-                for connection in full:
-                    tasks.start_soon(self._offer_when_room, connection, event_type, size, buffers)
+        # All join at once: a task that joined when it first runs could be overtaken by the next call, or its tasks.
+        waiting = [(connection, self._join_line(connection)) for connection in full]
+        try:
+            if len(waiting) == 1:
+                await self._offer_when_room(*waiting[0], event_type, size, buffers)
+            elif waiting:
+                # For all at the same time: a stuck one must not keep the event from one that has room again.
+                async with anyio.create_task_group() as tasks:
+                    for connection, turn in waiting:
+                        tasks.start_soon(self._offer_when_room, connection, turn, event_type, size, buffers)
+        finally:
+            for connection, turn in waiting:
+                self._leave_line(connection, turn)
         self._raise_if_too_large(event_type, size, route, too_large)
 
+    def _join_line(self, connection: Connection) -> Waiter[None]:
+        turn = self._runtime.new_waiter()
+        connection.line.append(turn)
+        connection.session.join_line()
+        return turn
+
+    def _leave_line(self, connection: Connection, turn: Waiter[None]) -> None:
+        line = connection.line
+        if turn not in line:
+            return
+        connection.session.leave_line()
+        was_first = line[0] is turn
+        line.remove(turn)
+        if was_first and line:
+            line[0].wake(None)
+
     async def _offer_when_room(
-        self, connection: Connection, event_type: EventType, size: int, buffers: Any
+        self, connection: Connection, turn: Waiter[None], event_type: EventType, size: int, buffers: Any
     ) -> None:
         offer = Offer.FULL
         session = connection.session
-        line = connection.line
-        turn = self._runtime.new_waiter()
-        line.append(turn)
-        session.join_line()
-        try:
-            if line[0] is not turn:
-                await turn.wait()
-            while offer is Offer.FULL:
-                await connection.room(self._limits.too_slow_s)
-                offer = session.offer_event(event_type, size, buffers, True)
-        finally:
-            session.leave_line()
-            was_first = line[0] is turn
-            line.remove(turn)
-            if was_first and line:
-                line[0].wake(None)
+        if connection.line[0] is not turn:
+            await turn.wait()
+        while offer is Offer.FULL:
+            await connection.room(self._limits.too_slow_s)
+            offer = session.offer_event(event_type, size, buffers, True)
+        self._leave_line(connection, turn)
         if offer is Offer.QUEUED:
             connection.queued(size)
         else:

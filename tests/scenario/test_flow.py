@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,39 @@ async def test_tasks_that_publish_at_the_same_time_keep_the_order_of_their_calls
                 tasks.start_soon(publish)
         await eventually(lambda: len(got) == 500)
         assert got == sorted(got)
+
+
+@scenario
+async def test_tasks_that_publish_at_the_same_time_keep_their_order_at_each_of_several_full_peers(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    """Each wait was a task of its own that joined the line when it first ran: whenever its loop saw fit."""
+    got: dict[str, list[int]] = {name: [] for name in "abc"}
+    endpoint = runtime.endpoint_class
+    async with AsyncExitStack() as stack:
+        publisher = await stack.enter_async_context(endpoint("publisher", limits=SMALL).run())
+        for name, numbers in got.items():
+
+            async def slow(event: Count, numbers: list[int] = numbers) -> None:
+                await anyio.lowlevel.checkpoint()
+                numbers.append(event.number)
+
+            consumer = await stack.enter_async_context(endpoint.serve(at(short_tmp_path, name), limits=SMALL))
+            await publisher.connect_to_endpoints(at(short_tmp_path, name))
+            await consumer.subscribe(Count, slow).acknowledged()
+        called = 0
+
+        async def publish() -> None:
+            nonlocal called
+            for _ in range(50):
+                called += 1
+                await publisher.broadcast(Count(number=called))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(publish)
+        await eventually(lambda: all(len(numbers) == 300 for numbers in got.values()))
+        assert all(numbers == sorted(numbers) for numbers in got.values())
 
 
 @scenario
