@@ -28,10 +28,11 @@ from .limits import CONTROL_FRAME_BYTES, MIN_FRAME_BYTES, Limits
 # Holds about 2,000 small events: enough that the cost of one receive call is spread thin.
 ARENA_BYTES: Final = 256 * 1024
 
-# Below this much room at the arena's end, what is left unread is moved to its start. An unread beginning is
-# at most LARGE_BYTES long (longer frames have their own buffer), so less is moved than was received
-# meanwhile.
-_LEAST_ROOM: Final = ARENA_BYTES // 4
+# What an arena begins with: most connections of a large bus say little at a time, and a handshake that never ends
+# must cost little. An arena that a read has filled becomes so many times as large, up to ARENA_BYTES; before the
+# handshake has ended, up to the largest frame that is received into it.
+FIRST_ARENA_BYTES: Final = 16 * 1024
+_GROWTH: Final = 4
 
 # The offset, from the frame's start, of the table of segment sizes.
 _SIZES_AT: Final = HEADER_BYTES + 4
@@ -62,12 +63,14 @@ class FrameDecoder:
         "_frame_limit",
         "_large",
         "_segment_limit",
+        "_size",
         "_start",
         "_view",
     )
 
     def __init__(self, limits: Limits) -> None:
-        self._arena = bytearray(ARENA_BYTES)
+        self._size = FIRST_ARENA_BYTES
+        self._arena = bytearray(FIRST_ARENA_BYTES)
         self._view = memoryview(self._arena)
         self._start = 0
         self._end = 0
@@ -93,7 +96,9 @@ class FrameDecoder:
         """Return a writable place for the next bytes, never empty. Valid until ``bytes_received``."""
         if self._large is not None:
             return self._large[self._filled :]
-        if ARENA_BYTES - self._end < _LEAST_ROOM:
+        if self._start and 4 * (self._size - self._end) < self._size:
+            # Little room: what is left unread is moved to the start. In an arena of full size that is at most
+            # LARGE_BYTES (longer frames have their own buffer), so less than was received meanwhile.
             left = self._end - self._start
             self._view[:left] = self._view[self._start : self._end]
             self._start, self._end = 0, left
@@ -104,7 +109,19 @@ class FrameDecoder:
         if self._large is not None:
             self._filled += count
         else:
-            self._end += count
+            self._end = end = self._end + count
+            if end == self._size and end < ARENA_BYTES:
+                self._grow()
+
+    def _grow(self) -> None:
+        """A read has filled the arena, so there may be more where that came from."""
+        size = min(_GROWTH * self._size, ARENA_BYTES if self._fast_limit else LARGE_BYTES)
+        if size > self._size:
+            arena = bytearray(size)
+            left = self._end - self._start
+            arena[:left] = self._view[self._start : self._end]
+            self._start, self._end = 0, left
+            self._size, self._arena, self._view = size, arena, memoryview(arena)
 
     def discard(self) -> None:
         """Forget everything received. For a connection that is only read until its end."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lahja_capn.errors import HandshakeError, NotAPeer, RemoteProtocolError
 from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Segments, encode_frame
-from lahja_capn.wire.decoder import ARENA_BYTES
+from lahja_capn.wire.decoder import ARENA_BYTES, FIRST_ARENA_BYTES
 from lahja_capn.wire.frames import LARGE_BYTES
 from lahja_capn.wire.limits import CONTROL_FRAME_BYTES
 
@@ -183,11 +183,12 @@ def test_a_large_frame_is_received_straight_into_a_read_only_buffer_of_its_size(
     assert segments[0].readonly
     assert segments[0] == b"L" * MIB
     # The arena is in use again.
-    assert len(decoder.receive_buffer()) == ARENA_BYTES
+    assert len(decoder.receive_buffer()) == FIRST_ARENA_BYTES
 
 
 def test_a_large_frame_that_is_whole_in_the_arena_is_copied_out_of_it() -> None:
-    (frame,) = feed(opened(), event((b"M" * (ARENA_BYTES // 2),)))
+    decoder = grown()
+    (frame,) = feed(decoder, event((b"M" * (ARENA_BYTES // 2),)))
     assert type(frame.segments[0]) is bytes
 
 
@@ -218,8 +219,50 @@ def test_byte_by_byte_input_is_not_quadratic() -> None:
     assert large < 6 * small
 
 
-def test_a_frame_that_begins_near_the_arenas_end_is_moved_to_its_start_once() -> None:
+def grown() -> FrameDecoder:
+    """A decoder whose arena has its full size."""
     decoder = opened()
+    one = event((b"g" * 968,))
+    feed(decoder, one * (4 * ARENA_BYTES // len(one)))
+    assert len(decoder.receive_buffer()) == ARENA_BYTES
+    return decoder
+
+
+def test_the_arena_grows_with_what_arrives_at_a_time() -> None:
+    """An idle connection costs little, and one that is busy is read in large pieces."""
+    decoder = opened()
+    one = event((b"g" * 40,))
+    assert 16 * KIB % len(one) == 0  # a read that fills the arena ends with a frame: nothing is left unread
+    sizes = []
+    for _ in range(5):
+        place = decoder.receive_buffer()
+        sizes.append(len(place))
+        count = len(place) // len(one)
+        place[: count * len(one)] = one * count
+        decoder.bytes_received(count * len(one))
+        assert len(decoder.frames()) == count
+    assert sizes == [16 * KIB, 64 * KIB, 256 * KIB, 256 * KIB, 256 * KIB]
+    # Little at a time leaves it as it is, however much there is of it.
+    decoder = opened()
+    for _ in range(1000):
+        feed(decoder, one * 100)
+    assert len(decoder.receive_buffer()) == 16 * KIB
+
+
+def test_during_the_handshake_the_arena_grows_no_larger_than_a_frame_in_it() -> None:
+    largest = control((bytes(LARGE_BYTES - 24),))
+    assert len(largest) == LARGE_BYTES
+    decoder = FrameDecoder(Limits())
+    for _ in range(3):
+        assert len(feed(decoder, largest)) == 1
+        assert len(decoder.receive_buffer()) == LARGE_BYTES
+    decoder.open()
+    assert len(feed(decoder, largest)) == 1
+    assert len(decoder.receive_buffer()) == ARENA_BYTES
+
+
+def test_a_frame_that_begins_near_the_arenas_end_is_moved_to_its_start_once() -> None:
+    decoder = grown()
     one = event((b"1" * 1008,))
     many = one * (ARENA_BYTES // len(one))
     rest = ARENA_BYTES - len(many)
@@ -236,7 +279,7 @@ def test_discarded_bytes_leave_no_trace_and_room_for_more() -> None:
     assert decoder.is_between_frames
     feed(decoder, event((b"L" * MIB,))[:100])
     decoder.discard()
-    assert len(decoder.receive_buffer()) == ARENA_BYTES
+    assert len(decoder.receive_buffer()) == FIRST_ARENA_BYTES
     assert len(feed(decoder, event())) == 1
 
 
