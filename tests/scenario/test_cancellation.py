@@ -246,6 +246,8 @@ def test_cancelled_broadcast_to_a_full_peer_leaves_no_gap_but_its_own_event(
                         assert not connection.line
                 assert points
                 assert not connection.line
+                # Or every later broadcast would take the long way round.
+                assert connection.session._outbox._line == 0
                 peer.gives_credit = True
                 for event in peer.of(Arrived):
                     peer.session.return_event_credit(event.size)

@@ -8,6 +8,9 @@ import anyio
 import pytest
 
 from lahja_capn import Backoff, BroadcastConfig, ConnectTimeout, LifecycleError, Limits, NoSubscribers
+from lahja_capn.binding import event_type
+from lahja_capn.session import Offer
+from lahja_capn.wire import FrameKind, encode_frame, frame_size
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
@@ -50,6 +53,33 @@ async def test_events_that_were_sent_are_handled_by_who_drains_and_not_by_who_cl
             assert taken >= sent
         else:
             assert len(handled) < 50
+
+
+@scenario
+async def test_event_of_a_peer_that_has_not_heard_yet_is_waited_for_and_handled(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    got = Collector()
+    count = event_type(Count)
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server, raw_peer(server) as peer:
+        server.subscribe(Count, got)
+        await peer.read(lambda: peer.session.wants(count))
+        async with anyio.create_task_group() as tasks:
+            drained = anyio.Event()
+
+            async def drain() -> None:
+                await server.drain()
+                drained.set()
+
+            tasks.start_soon(drain)
+            await turns()
+            # Nothing is there to be handled, and what the peer does not know yet it may still send.
+            assert not drained.is_set()
+            frame = encode_frame(peer.table.wire_id(count), FrameKind.EVENT, 0, count.encode(Count(number=1)))
+            assert peer.session.offer_event(count, frame_size(frame), frame) is Offer.QUEUED
+            await peer.read(lambda: not peer.session.wants(count))
+            await peer.write()
+        assert got.numbers == [1]
 
 
 @scenario

@@ -119,12 +119,15 @@ async def test_path_that_cannot_be_bound_is_an_error_that_names_it_and_leaves_no
             raise OSError(code, os.strerror(code))
 
     config = at(short_tmp_path, "server")
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with monkeypatch.context() as patched:
         patched.setattr("lahja_capn.transport.unix.socket.socket", Refusing)
         with pytest.raises(OSError, match=str(config.path)) as caught:
             async with runtime.endpoint_class.serve(config):
                 raise AssertionError("it serves")
     assert caught.value.errno == code
+    if before:
+        await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert list(short_tmp_path.iterdir()) == []
     async with runtime.endpoint_class.serve(config):
         pass

@@ -163,8 +163,10 @@ def test_every_segment_is_aligned_to_8_bytes(words: int, more: int) -> None:
 
 def test_a_small_segment_is_a_bytes_object_of_its_own() -> None:
     decoder = opened()
-    first, second = feed(decoder, event((b"a" * 8, b"b" * 8)) + event((b"c" * 4096,)))
-    assert [type(s) for s in (*first.segments, *second.segments)] == [bytes] * 3
+    first, second, third = feed(
+        decoder, event((b"a" * 8, b"b" * 8)) + event((b"c" * 4096,)) + event((b"d" * 16,))
+    )
+    assert [type(s) for s in (*first.segments, *second.segments, *third.segments)] == [bytes] * 4
     feed(decoder, event((b"z" * 8, b"z" * 8)) * 50)
     assert first.segments == (b"a" * 8, b"b" * 8)
 
@@ -182,6 +184,7 @@ def test_a_large_frame_is_received_straight_into_a_read_only_buffer_of_its_size(
     assert isinstance(segments[0], memoryview)
     assert segments[0].readonly
     assert segments[0] == b"L" * MIB
+    assert memoryview(segments[0].obj).nbytes == size
     # The arena is in use again.
     assert len(decoder.receive_buffer()) == FIRST_ARENA_BYTES
 
