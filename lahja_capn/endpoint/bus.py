@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from ..binding import RequestToken
 from ..errors import EventError, LahjaError
 from ..session import Arrived
 from .connection import Connection
 from .inbox import Grant
+from .limitedlog import LimitedLog
 from .publishing import PublishingBus
 from .requests import OpenRequest
 
@@ -17,6 +19,10 @@ logger = logging.getLogger("lahja_capn.endpoint")
 
 class Bus(PublishingBus):
     """Routes events between this endpoint's subscriptions and its peers' connections."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._log_unreadable = LimitedLog(logger)
 
     def on_arrived(self, connection: Connection, arrived: Arrived) -> None:
         event_type = arrived.event_type
@@ -30,8 +36,13 @@ class Bus(PublishingBus):
             event = event_type.open(arrived.segments, connection.name, None)
         except EventError as error:
             session.return_event_credit(size)
-            logger.error(
-                "%s: %s from %s cannot be read: %s", self.name, event_type.name, connection.name, error
+            self._log_unreadable.log(
+                logging.ERROR,
+                "%s: %s from %s cannot be read: %s",
+                self.name,
+                event_type.name,
+                connection.name,
+                error,
             )
             return
         if len(inboxes) == 1:
@@ -71,3 +82,4 @@ class Bus(PublishingBus):
             for inbox in tuple(inboxes):
                 inbox.close(discard=False)
         self.fail_requests(error)
+        self._log_unreadable.end(self.name, "events that cannot be read")

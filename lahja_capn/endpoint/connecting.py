@@ -141,7 +141,7 @@ class ConnectingEndpoint(LivingEndpoint):
         try:
             ready = channel.begin() is None
         except (OSError, LahjaError) as error:
-            logger.warning("%s: refused a connection: %s", self.name, error)
+            self._log_refused.log(logging.WARNING, "%s: refused a connection: %s", self.name, error)
             channel.close()
             return
         if ready:
@@ -156,7 +156,7 @@ class ConnectingEndpoint(LivingEndpoint):
                 await self._begin(channel)
                 begun = True
         except (OSError, LahjaError) as error:
-            logger.warning("%s: refused a connection: %s", self.name, error)
+            self._log_refused.log(logging.WARNING, "%s: refused a connection: %s", self.name, error)
         finally:
             if not begun:
                 channel.close()
@@ -197,9 +197,11 @@ class ConnectingEndpoint(LivingEndpoint):
     async def _run_connection(self, connection: Connection) -> None:
         try:
             await connection.run()
-        except Exception:
+        except Exception as error:
             # A defect of ours in one connection must not end the others.
-            logger.exception("%s: connection to %r failed", self.name, connection.name)
+            self._log_ended.log(
+                logging.ERROR, "%s: connection to %r failed", self.name, connection.name, exc_info=error
+            )
             connection.say_goodbye("internalError", "internal error")
         finally:
             self._peers.remove(connection)
@@ -405,7 +407,8 @@ class ConnectingEndpoint(LivingEndpoint):
 
     def on_type_disabled(self, connection: Connection, disabled: TypeDisabled) -> None:
         self._bus.peers_changed()
-        logger.error(
+        self._log_disabled.log(
+            logging.ERROR,
             "%s: events of one type are not exchanged with %r: %s",
             self.name,
             connection.name,
@@ -430,7 +433,8 @@ class ConnectingEndpoint(LivingEndpoint):
         if earlier:
             types.append(f"{earlier} since the last such message")
         connection.drops_unlogged = 0
-        logger.warning(
+        self._log_dropped.log(
+            logging.WARNING,
             "%s: %r dropped events for this endpoint, because its queue for us was full or they are over our "
             "Limits.frame_bytes: %s",
             self.name,
@@ -440,7 +444,9 @@ class ConnectingEndpoint(LivingEndpoint):
 
     def on_closed(self, connection: Connection, closed: Closed) -> None:
         if closed.error is not None:
-            logger.warning("%s: connection to %r ended: %s", self.name, connection.name, closed.error)
+            self._log_ended.log(
+                logging.WARNING, "%s: connection to %r ended: %s", self.name, connection.name, closed.error
+            )
         else:
             logger.debug(
                 "%s: connection to %r ended: %s %s", self.name, connection.name, closed.code, closed.text

@@ -12,6 +12,7 @@ import anyio.lowlevel
 from ..binding import BaseEvent
 from ..errors import EventFieldError, InactiveUnionMember
 from .inbox import Grant, Inbox, Item
+from .limitedlog import LimitedLog
 from .needs import Waiter
 from .requests import OpenRequest
 
@@ -56,6 +57,7 @@ class HandlerInbox(Inbox):
         "_hook",
         "_idle",
         "_inline",
+        "_log",
         "_spawn",
         "_waking",
         "_workers",
@@ -72,6 +74,8 @@ class HandlerInbox(Inbox):
         self._handler = handler
         self._hook = hook
         self._spawn = spawn
+        # What a handler raises often depends on what a peer sent.
+        self._log = LimitedLog(logger)
         self._inline = not is_async_handler(handler)
         self._concurrency = CONCURRENT_REQUESTS if self.event_type.is_request else 1
         # Inline: a call is under way, or as many results are awaited as may be.
@@ -151,10 +155,11 @@ class HandlerInbox(Inbox):
     def _warn_of_result(self, result: object) -> None:
         """A request handler returned an event: most likely it was meant to be the answer."""
         if isinstance(result, BaseEvent):
-            logger.warning(
+            self._log.log(
+                logging.WARNING,
                 "Handler %s returned %s, which goes nowhere: answer a request with "
                 "`await endpoint.respond(request, response)`",
-                getattr(self._handler, "__qualname__", self._handler),
+                self._handler_name,
                 type(result).__qualname__,
             )
 
@@ -217,9 +222,10 @@ class HandlerInbox(Inbox):
 
     def _failed_with(self, event: BaseEvent, error: BaseException, request: OpenRequest | None) -> None:
         self._failed += 1
-        logger.error(
+        self._log.log(
+            logging.ERROR,
             "Handler %s raised on %s from %s",
-            getattr(self._handler, "__qualname__", self._handler),
+            self._handler_name,
             self.event_type.name,
             event.get_origin(),
             exc_info=error,
@@ -227,8 +233,8 @@ class HandlerInbox(Inbox):
         if self._hook is not None:
             try:
                 self._hook(event, error)  # type: ignore[arg-type]  # of others only asyncio's CancelledError
-            except Exception:
-                logger.exception("The on_handler_error hook itself raised")
+            except Exception as raised:
+                self._log.log(logging.ERROR, "The on_handler_error hook itself raised", exc_info=raised)
         if request is not None:
             request.handler_ended(error, "unreadable" if self._is_unreadable(error) else "handlerRaised")
 
@@ -243,7 +249,12 @@ class HandlerInbox(Inbox):
             and error.event == self.event_type.name
         )
 
+    @property
+    def _handler_name(self) -> object:
+        return getattr(self._handler, "__qualname__", self._handler)
+
     def _on_close(self) -> None:
+        self._log.end(str(self._handler_name), "what it raised")
         idle, self._idle = self._idle, []
         self._waking += len(idle)
         for waiter in idle:

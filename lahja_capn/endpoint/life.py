@@ -24,6 +24,7 @@ from .bus import Bus
 from .config import ConnectionConfig, check_endpoint_name
 from .handlers import HandlerErrorHook
 from .keeping import KeptConnections
+from .limitedlog import LimitedLog
 from .needs import Listener, Runtime, Tasks, Transport, Waiter
 from .peers import Peers
 
@@ -118,6 +119,11 @@ class LivingEndpoint(EndpointAPI):
         self._connecting: set[str] = set()
         # What keep_connected() keeps, by name.
         self._keeping: dict[str, KeptConnections] = {}
+        # What peers can make us say.
+        self._log_refused = LimitedLog(logger)
+        self._log_ended = LimitedLog(logger)
+        self._log_disabled = LimitedLog(logger)
+        self._log_dropped = LimitedLog(logger)
         _living.add(self)
 
     def __repr__(self) -> str:
@@ -231,6 +237,10 @@ class LivingEndpoint(EndpointAPI):
         self._bus.stop(error)
         self._peers.connections_changed.stop(error)
         self._peers.subscriptions_changed.stop(error)
+        self._log_refused.end(self.name, "connections that were refused")
+        self._log_ended.end(self.name, "connections that ended")
+        self._log_disabled.end(self.name, "types that are not exchanged")
+        self._log_dropped.end(self.name, "events that peers dropped")
         self._wake_life_waiters()
 
     def _wake_life_waiters(self) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..endpoint.limitedlog import LimitedLog
 from ..errors import AddressInUse, ConnectionAttemptRejected, SocketPathTooLong
 from ..wire import Buffer
 
@@ -110,6 +111,7 @@ class UnixListener:
         self._socket = sock
         self._path = path
         self._allowed_uids = allowed_uids
+        self._log_refused = LimitedLog(logger)
         status = os.stat(path)
         # Another endpoint may replace the file (ours was deleted by hand): closing must not remove theirs.
         self._identity = (status.st_dev, status.st_ino)
@@ -124,7 +126,8 @@ class UnixListener:
         try:
             uid = peer_uid(sock)
             if uid not in self._allowed_uids:
-                logger.warning(
+                self._log_refused.log(
+                    logging.WARNING,
                     "%s: refused a connection of user %d; allowed are %s",
                     self._path,
                     uid,
@@ -140,6 +143,7 @@ class UnixListener:
     def close(self) -> None:
         if self._socket.fileno() == -1:
             return
+        self._log_refused.end(str(self._path), "connections that were refused")
         # While we still listen nobody else can take the file for a stale one and put his own in its place.
         if os.getpid() == self._owner_pid:
             with contextlib.suppress(OSError):

@@ -93,7 +93,8 @@ async def test_unreadable_event_is_logged_and_the_next_ones_arrive(
         await eventually(lambda: got.events)
         assert got.texts == ["good"]
         logged = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        assert len(logged) == 20
+        # Of as many as a peer cares to send, the first ones.
+        assert len(logged) == 10
         assert logged[0].startswith("server: Said from client cannot be read: ")
         assert "a bad word" in logged[0]
 
