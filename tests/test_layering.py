@@ -24,6 +24,8 @@ PYCAPNP = ["capnp"]
 # What turns bytes into code or into objects of any type. importlib.resources stays allowed: it reads files.
 CODE_MODULES = "pickle _pickle cloudpickle dill marshal shelve runpy code codeop".split()
 CODE_CALLS = {*"eval exec compile __import__ import_module load_module exec_module".split()}
+# The one exception: code for the layout of a bound event class, made of its schema before an event of it can come.
+CODE_MAKER, ITS_CALLS = "binding/flat.py", {"exec", "compile"}
 
 
 def layer_of(dotted: str) -> str | None:
@@ -90,6 +92,8 @@ def violations(name: str, source: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             function = node.func
+            if name == CODE_MAKER and isinstance(function, ast.Name) and function.id in ITS_CALLS:
+                continue
             if isinstance(function, ast.Name) and function.id in CODE_CALLS:
                 found.append(f"{name}:{node.lineno}: calls {function.id}")
             elif isinstance(function, ast.Attribute) and function.attr in CODE_CALLS - {"compile"}:
@@ -136,6 +140,7 @@ def test_no_module_imports_to_its_right_or_what_its_layer_may_not_know() -> None
         ("tools/runner.py", "import pickle", "turns data into code"),
         ("binding/bind.py", "eval('1')", "calls eval"),
         ("binding/bind.py", "exec('1')", "calls exec"),
+        ("binding/flat.py", "eval('1')", "calls eval"),
         ("binding/bind.py", "__import__('os')", "calls __import__"),
         ("binding/bind.py", "importlib.import_module('os')", "calls import_module"),
         ("surprise/x.py", "", "a place in LAYERS"),
@@ -158,6 +163,7 @@ def test_a_forbidden_import_or_call_is_found(name: str, source: str, complaint: 
         ("tools/runner.py", "from lahja_capn import AsyncioEndpoint\nimport multiprocessing"),
         ("schema/load.py", "import capnp\nimport subprocess\nimport re\nre.compile('x')"),
         ("binding/bind.py", "from importlib import resources"),
+        ("binding/flat.py", "exec(compile('1', '', 'exec'))"),
         ("__init__.py", "from .runtime.on_asyncio import AsyncioEndpoint\nfrom .errors import LahjaError"),
     ],
 )

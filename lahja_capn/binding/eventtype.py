@@ -17,6 +17,7 @@ from lahja_capn.schema import wire_schema
 
 if TYPE_CHECKING:
     from lahja_capn.binding.event import BaseEvent, RequestToken
+    from lahja_capn.binding.flat import Encode
     from lahja_capn.binding.pointers import Segments
 
 # A generic struct that contains itself with ever larger arguments has no end of variants; what they reach is
@@ -65,6 +66,12 @@ class EventType:
         self.reachable = reachable
         self.is_request = is_request
 
+    def prepare(self) -> None:
+        """Make ready what can be made before the first event comes: see flat.py."""
+        binding = self.event_class._binding
+        if binding is not None:
+            binding.prepare()
+
     def encode(self, event: BaseEvent) -> Segments:
         """Return the event as the segments of a Cap'n Proto message.
 
@@ -80,7 +87,11 @@ class EventType:
         if segments is not None:
             return segments
         if "_parent" not in private:
-            return encode_values(event._binding, private)
+            binding: Any = event._binding
+            encode: Encode | None = binding.encode
+            if encode is not None and (segments := encode(private)) is not None:
+                return segments
+            return encode_values(binding, private)
         return encode_view(event)
 
     def open(

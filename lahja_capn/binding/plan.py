@@ -7,6 +7,7 @@ generic struct has one variant per set of type arguments). A `Binding` belongs t
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import capnp
@@ -308,9 +309,24 @@ class Binding:
         setters: attribute name -> pycapnp's field, how to put a value there (None: as it is), the field.
         union: attribute names of the members of the unnamed union.
         union_default: the member that is set when none was given.
+        decode, encode, init: of a plain struct, once prepared: see flat.py. Else None.
+        is_plain: whether there is something to prepare.
     """
 
-    __slots__ = ("attr_of", "attrs", "cls", "plan", "quick", "setters", "union", "union_default")
+    __slots__ = (
+        "attr_of",
+        "attrs",
+        "cls",
+        "decode",
+        "encode",
+        "init",
+        "is_plain",
+        "plan",
+        "quick",
+        "setters",
+        "union",
+        "union_default",
+    )
 
     def __init__(
         self, cls: type[Record], plan: StructPlan | None, attr_of: dict[str, str], views: frozenset[str]
@@ -335,6 +351,19 @@ class Binding:
             attr: (field.capnp, None if field.type.plain else field.type.put, field)
             for attr, field in self.attrs.items()
         }
+        self.is_plain = False
+        self.init: Callable[..., None] | None = None
+        self.encode: Callable[[dict[str, Any]], Segments | None] | None = None
+        self.decode: Callable[[Segments, dict[str, Any]], None] | None = None
+
+    def prepare(self) -> None:
+        """Make the short way of a plain struct. Not at once: it would cost each class that is bound a millisecond."""
+        if self.is_plain and self.init is None:
+            from lahja_capn.binding.flat import make_flat
+
+            self.init, self.encode, self.decode = make_flat(self)
+            if self.cls.__init__ is Record.__init__:
+                self.cls.__init__ = self.init  # type: ignore[method-assign]
 
     def convert(self, name: str, value: Any) -> Any:
         """Check and copy one constructor argument."""

@@ -109,6 +109,9 @@ class Record:
             raise unbound(type(self))
         if args:
             binding.positional(args)
+        if binding.is_plain and binding.init is None:
+            # The next one takes the short way.
+            binding.prepare()
         quick = binding.quick
         for name, value in fields.items():
             kind, low, high = quick.get(name) or binding.unknown_field(name)
@@ -131,6 +134,7 @@ class Record:
         way_out = (
             "Construct a new one instead."
             if type(self).__init__ is Record.__init__
+            or (self._binding and type(self).__init__ is self._binding.init)
             else "Delete this __init__: the schema gives the constructor, which takes the fields as keywords."
         )
         raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set. {way_out}")

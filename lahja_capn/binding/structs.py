@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, dataclass_transform
 
+from lahja_capn.binding.flat import is_plain
 from lahja_capn.binding.plan import Binding, FieldPlan, StructPlan
 from lahja_capn.binding.record import Record, recover
 from lahja_capn.binding.scalars import DATA_VIEW
@@ -47,6 +48,39 @@ class Field:
         return field.read(record)
 
 
+class PlainField:
+    """Reads a field of a plain event (flat.py): the first read puts what it finds of all fields into ``__dict__``.
+
+    Python looks there first from then on. What is not found there is read by ``general``.
+    """
+
+    __slots__ = ("_attr", "_binding", "_general")
+
+    def __init__(self, attr: str, binding: Binding, general: ScalarField | Field) -> None:
+        self._attr = attr
+        self._binding = binding
+        self._general = general
+
+    def __get__(self, record: Any, owner: Any = None) -> Any:
+        if record is None:
+            return self
+        private = record.__dict__
+        if "_reader" not in private and (segments := private.get("_segments")) is not None:
+            decode = self._binding.decode
+            if decode is None:
+                self._binding.prepare()
+                decode = self._binding.decode
+                assert decode is not None
+            decode(segments, private)
+            value = private.get(self._attr, _UNREAD)
+            if value is not _UNREAD:
+                return value
+        return self._general.__get__(record, owner)
+
+
+_UNREAD = object()
+
+
 class StructField:
     """Reads a field of a struct class whose views may come from several schema trees.
 
@@ -72,13 +106,17 @@ class StructField:
 
 def install(cls: type[Record], binding: Binding, *, shared: bool) -> None:
     """Give `cls` a descriptor per field. `shared`: its views may come from other schema trees."""
+    binding.is_plain = not shared and is_plain(binding)
     for attr, field in binding.attrs.items():
+        descriptor: Any
         if shared:
-            descriptor: Any = StructField(field)
+            descriptor = StructField(field)
         elif field.type.wrap is None and not field.in_union and field.type is not DATA_VIEW:
             descriptor = ScalarField(field)
         else:
             descriptor = Field(field)
+        if binding.is_plain:
+            descriptor = PlainField(attr, binding, descriptor)
         setattr(cls, attr, descriptor)
     cls._binding = binding
     cls._plan = binding.plan

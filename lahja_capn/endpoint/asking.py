@@ -78,7 +78,9 @@ class AskingBus(Routes):
             )
         expected = item.expected_response_type()
         # What we expect as a response stands in our table before the request goes out.
-        self._table.wire_id(event_type_of(expected))
+        answer = event_type_of(expected)
+        self._table.wire_id(answer)
+        answer.prepare()
         self._expected[event_type] = expected
         return expected
 

@@ -67,6 +67,7 @@ class Routes:
         event_type = inbox.event_type
         # The type, and what answers it, stand in our table before a peer hears that we want it.
         self._table.wire_id(event_type)
+        event_type.prepare()
         inboxes = self.subscriptions.setdefault(event_type, [])
         inboxes.append(inbox)
         if len(inboxes) == 1 and not self.is_withdrawn:

@@ -1,0 +1,303 @@
+"""The short way of plain events says the same as the general way: of every value, every message, every mistake."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lahja_capn.binding import BaseEvent, DataView, bind, event_type
+from lahja_capn.binding.codec import encode_values
+from lahja_capn.binding.flat import ANY_TEXT_BYTES, KEEP_BYTES
+from lahja_capn.binding.record import Record, new
+from lahja_capn.binding.scalars import LARGE_BYTES
+from lahja_capn.errors import EventArgumentError, EventFieldError
+from lahja_capn.schema import load
+
+from .strategies import arguments
+from .support import SCHEMAS
+
+schema: Any = load(SCHEMAS / "plain.capnp")
+
+
+@bind(schema.Plain)
+class Plain(BaseEvent):
+    view: DataView
+
+
+@bind(schema.Numbers)
+class Numbers(BaseEvent): ...
+
+
+@bind(schema.Names, rename={"class": "class_"})
+class Names(BaseEvent): ...
+
+
+@bind(schema.Texts)
+class Texts(BaseEvent): ...
+
+
+CLASSES: list[Any] = [Plain, Numbers, Names, Texts]
+every_class = pytest.mark.parametrize("cls", CLASSES)
+
+for cls in CLASSES:
+    event_type(cls).prepare()
+
+
+def binding_of(cls: Any) -> Any:
+    return cls._binding
+
+
+def taken(cls: Any, plan_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by the attributes' names."""
+    return {binding_of(cls).attr_of[name]: value for name, value in plan_arguments.items()}
+
+
+def fields_of(cls: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return arguments(binding_of(cls).plan).map(lambda given_: taken(cls, given_))
+
+
+class GeneralWay:
+    """Reads the fields of an event in the general way."""
+
+    def __init__(self, event: Any) -> None:
+        self.event = event
+
+    def __getattr__(self, attr: str) -> Any:
+        return type(self.event).__dict__[attr]._general.__get__(self.event)
+
+
+def said(event: Any, attr: str) -> Any:
+    """The value of a field in a form that tells NaN, -0.0, 0 and False apart; or what reading it raises."""
+    try:
+        value = getattr(event, attr)
+    except EventFieldError as error:
+        return str(error)
+    if isinstance(value, memoryview):
+        return memoryview, value.readonly, bytes(value)
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    return type(value), value, getattr(value, "raw", None)
+
+
+def both_ways(cls: Any, segments: Any) -> None:
+    short = event_type(cls).open(segments)
+    other = GeneralWay(event_type(cls).open(segments))
+    attrs = list(binding_of(cls).attrs)
+    for attr in attrs:
+        fresh = event_type(cls).open(segments)  # in which this field is the first to be read
+        assert said(fresh, attr) == said(other, attr)
+    for attr in [*attrs, *attrs]:
+        assert said(short, attr) == said(other, attr)
+
+
+@every_class
+@given(data=st.data())
+def test_a_message_is_the_same_to_the_byte(cls: Any, data: st.DataObject) -> None:
+    values = data.draw(fields_of(cls))
+    event = cls(**{name: values[name] for name in binding_of(cls).attrs if name in values})
+    assert binding_of(cls).encode(event.__dict__) == encode_values(binding_of(cls), event.__dict__)
+
+
+@every_class
+@given(data=st.data())
+def test_every_field_reads_the_same(cls: Any, data: st.DataObject) -> None:
+    event = cls(**data.draw(fields_of(cls)))
+    # Keywords in any order: the general way puts contents in their order.
+    both_ways(cls, encode_values(binding_of(cls), event.__dict__))
+
+
+@every_class
+@given(data=st.data())
+def test_every_field_of_a_damaged_message_reads_the_same_or_raises_the_same(
+    cls: Any, data: st.DataObject
+) -> None:
+    (message,) = event_type(cls).encode(cls(**data.draw(fields_of(cls))))
+    damaged = bytearray(message)
+    words = len(message) // 8
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Mostly pointers, which are most of what can go wrong.
+        at = 8 * data.draw(st.integers(0, words - 1)) + data.draw(st.integers(0, 7))
+        damaged[at] = data.draw(st.sampled_from([0, 1, 2, 3, 9, 10, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
+    size = 8 * data.draw(st.integers(1, words) | st.just(words))
+    both_ways(cls, (bytes(damaged[:size]),))
+
+
+POINTERS = {
+    "null": 0,
+    "of no bytes": 2 << 32 | 1,
+    "to the last byte": 1 | 2 << 32 | 8 << 35,
+    "a byte too far": 1 | 2 << 32 | 9 << 35,
+    "before the message": 1 | (2**30 - 20) << 2 | 2 << 32 | 8 << 35,
+    "to itself": 1 | (2**30 - 1) << 2 | 2 << 32 | 8 << 35,
+    "behind everything": 1 | (2**29 - 1) << 2 | 2 << 32 | 8 << 35,
+    "to words": 1 | 5 << 32 | 1 << 35,
+    "to bits": 1 | 1 << 32 | 8 << 35,
+    "a struct": 1 << 32,
+    "far": 2,
+    "far, double": 6,
+    "a capability": 3,
+}
+
+
+@pytest.mark.parametrize("pointer", POINTERS.values(), ids=POINTERS)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_pointer_reads_the_same_wherever_it_points(pointer: int, index: int) -> None:
+    (message,) = event_type(Texts).encode(Texts(one="first", two="second", three=b"thirdly"))
+    words = list(struct.unpack(f"<{len(message) // 8}Q", message))
+    # Counted from its own place, the content of the third begins where the offset is 2.
+    words[1 + index] = (
+        pointer + (2 << 2) if index == 2 and pointer & 3 == 1 and pointer >> 2 & 1 == 0 else pointer
+    )
+    both_ways(Texts, (struct.pack(f"<{len(words)}Q", *words),))
+
+
+@every_class
+@pytest.mark.parametrize("words", [0, 1, 2, 3, 9])
+def test_a_struct_of_another_version_reads_the_same(cls: Any, words: int) -> None:
+    (message,) = event_type(cls).encode(cls())
+    root, body = struct.unpack_from("<Q", message)[0], message[8:]
+    data, pointers = root >> 32 & 0xFFFF, root >> 48
+    filled = bytes(range(1, 256)) * 2
+    for new_data, new_pointers in ((words, pointers), (data, 0), (words, 0), (data + 1, pointers)):
+        size = 8 * (new_data + new_pointers)
+        content = (filled[: 8 * new_data] + bytes(8 * new_pointers))[:size]
+        both_ways(cls, (struct.pack("<Q", new_data << 32 | new_pointers << 48) + content,))
+    both_ways(cls, (bytes(8),))
+    both_ways(cls, (struct.pack("<Q", 1 << 2 | root) + bytes(8) + body,))  # not right behind the pointer
+
+
+def test_bits_that_belong_to_nobody_do_not_show() -> None:
+    (message,) = event_type(Plain).encode(Plain(flag=False, other=True))
+    damaged = bytearray(message)
+    damaged[8] |= 0xFC
+    event: Any = event_type(Plain).open((bytes(damaged),))
+    assert (event.flag, event.other) == (False, True)
+    both_ways(Plain, (bytes(damaged),))
+
+
+@given(
+    st.sampled_from(CLASSES),
+    st.dictionaries(
+        st.sampled_from(
+            ["flag", "small", "text", "number", "half", "data", "colour", "value", "view", "nothing"]
+        )
+        | st.sampled_from(["type", "len", "self", "a", "f", "one", "nope", "args"]),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**65), 2**65)
+        | st.sampled_from([2**64 - 1, 2**64, 127, 128, -128, -129])
+        | st.floats()
+        | st.text(max_size=3)
+        | st.binary(max_size=3)
+        | st.sampled_from(["red", "green", "mauve", "\ud800", b"".join, memoryview(b"abc"), bytearray(b"x")]),
+        max_size=4,
+    ),
+)
+@example(Plain, {"small": True})
+@example(Plain, {"flag": 1})
+@example(Plain, {"value": 1})
+@example(Numbers, {"f": 0})
+def test_a_constructor_takes_and_refuses_the_same(cls: Any, fields: dict[str, Any]) -> None:
+    def outcome(construct: Any) -> Any:
+        event = new(cls)
+        try:
+            construct(event, **fields)
+        except EventArgumentError as error:
+            # Of several mistakes either may name another one.
+            return str(error) if len(fields) == 1 else "refused"
+        return {name: said(event, name) for name in event.__dict__}
+
+    assert outcome(cls.__init__) == outcome(Record.__init__)
+
+
+def test_a_constructor_refuses_what_has_no_name_and_what_it_does_not_know() -> None:
+    with pytest.raises(EventArgumentError, match="takes its fields as keywords"):
+        Texts("one")
+    with pytest.raises(EventArgumentError, match="a field that does not exist"):
+        Texts(one="", four="")
+
+
+def test_the_constructor_is_made_for_the_class_and_not_for_one_that_inherits() -> None:
+    class Unbound(Texts): ...
+
+    with pytest.raises(Exception, match="only inherits from Texts"):
+        Unbound(one="1")
+    assert Texts.__init__ is binding_of(Texts).init is not Record.__init__
+
+
+def test_an_own_constructor_stays() -> None:
+    @bind(schema.Own)
+    class Own(BaseEvent):
+        def __init__(self, number: int) -> None:
+            super().__init__(text=str(number))
+
+    events: list[Any] = [Own(3), Own(4)]
+    assert [event.text for event in events] == ["3", "4"]
+    assert event_type(Own).encode(events[0]) == encode_values(binding_of(Own), {"text": "3"})
+
+
+@pytest.mark.parametrize("name", ["WithDefault", "WithUnion", "WithGroup", "WithList", "Wide", "OnlyVoid"])
+def test_a_struct_that_is_not_plain_takes_the_general_way(name: str) -> None:
+    cls: Any = bind(getattr(schema, name))(type(name, (BaseEvent,), {}))
+    cls()
+    event_type(cls).prepare()
+    assert not binding_of(cls).is_plain
+    assert binding_of(cls).encode is None
+
+
+def test_large_data_becomes_a_segment_of_its_own_without_a_copy() -> None:
+    data = bytes(LARGE_BYTES)
+    segments = event_type(Texts).encode(Texts(one="", two="", three=data))
+    assert any(segment is data for segment in segments)
+    assert len(event_type(Texts).encode(Texts(one="", two="", three=data[:-8]))) == 1
+
+
+# --- what an event holds --------------------------------------------------------------------------------
+
+
+def kept(event: Any) -> int:
+    """Bytes of the values that were read and stay."""
+    return sum(sys.getsizeof(value) for name, value in event.__dict__.items() if not name.startswith("_"))
+
+
+def test_data_of_a_larger_message_is_not_kept() -> None:
+    for size, stays in ((100, True), (KEEP_BYTES, False)):
+        segments = event_type(Texts).encode(Texts(one="one", two="two", three=bytes(size)))
+        event: Any = event_type(Texts).open(segments)
+        assert event.three == bytes(size)
+        assert ("three" in event.__dict__) == stays
+
+
+def test_text_beyond_ascii_is_kept_only_of_small_messages() -> None:
+    for size, stays in ((8, True), (ANY_TEXT_BYTES, False)):
+        text = "\N{GRINNING FACE}" + "a" * size
+        event: Any = event_type(Texts).open(event_type(Texts).encode(Texts(one=text, two="a" * size)))
+        assert (event.one, event.two) == (text, "a" * size)
+        assert ("one" in event.__dict__) == stays
+        assert "two" in event.__dict__
+
+
+def test_contents_that_are_referred_to_twice_are_not_kept() -> None:
+    text = "a" * 4001
+    (message,) = event_type(Texts).encode(Texts(one=text, two="", three=b""))
+    words = list(struct.unpack(f"<{len(message) // 8}Q", message))
+    words[2] = words[1] - (1 << 2)
+    event: Any = event_type(Texts).open((struct.pack(f"<{len(words)}Q", *words),))
+    assert (event.one, event.two) == (text, text)
+    assert kept(event) < 200
+    both_ways(Texts, event._segments)
+
+
+def test_a_view_shares_the_memory_of_its_message() -> None:
+    (message,) = event_type(Plain).encode(Plain(view=b"12345678" * 4))
+    event: Any = event_type(Plain).open((message,))
+    assert event.view.obj is message
+    assert event.view.readonly
+    large = event_type(Plain).open((memoryview(message),))
+    both_ways(Plain, (memoryview(message),))
+    assert said(large, "view") == said(event, "view")
