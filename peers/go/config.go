@@ -35,8 +35,9 @@ type Config struct {
 	Misses        int           // 3 such intervals, then the peer is dead
 
 	HandshakeTimeout time.Duration // 10 s
+	AckTimeout       time.Duration // 30 s for a peer to acknowledge subscriptions
 	CloseTimeout     time.Duration // 2 s from goodbye to closing
-	TooSlow          time.Duration // 5 s: a peer with a full queue that takes no byte is disconnected
+	TooSlow          time.Duration // 5 s: a peer that takes nothing of a full queue is disconnected
 	ProbeTimeout     time.Duration // 1 s to answer when another endpoint claims a peer's name
 
 	// Implementation and Version are told to peers, for people.
@@ -64,6 +65,7 @@ func (c *Config) complete() error {
 	orDefault(&c.Keepalive, 60*time.Second)
 	orDefault(&c.Misses, 3)
 	orDefault(&c.HandshakeTimeout, 10*time.Second)
+	orDefault(&c.AckTimeout, 30*time.Second)
 	orDefault(&c.CloseTimeout, 2*time.Second)
 	orDefault(&c.TooSlow, 5*time.Second)
 	orDefault(&c.ProbeTimeout, time.Second)
@@ -92,8 +94,9 @@ func (c *Config) complete() error {
 	}
 	for name, value := range map[string]int64{
 		"QueueBytes": int64(c.QueueBytes), "OpenRequests": int64(c.OpenRequests), "Handlers": int64(c.Handlers),
-		"HandshakeTimeout": int64(c.HandshakeTimeout), "CloseTimeout": int64(c.CloseTimeout),
-		"TooSlow": int64(c.TooSlow), "ProbeTimeout": int64(c.ProbeTimeout),
+		"HandshakeTimeout": int64(c.HandshakeTimeout), "AckTimeout": int64(c.AckTimeout),
+		"CloseTimeout": int64(c.CloseTimeout),
+		"TooSlow":      int64(c.TooSlow), "ProbeTimeout": int64(c.ProbeTimeout),
 	} {
 		if value < 0 {
 			return fmt.Errorf("Config.%s is %d: wanted more than 0", name, value)

@@ -42,8 +42,11 @@ type conn struct {
 	// heard is when the last byte came, as a duration since the endpoint's start; probed is closed when one comes.
 	heard  atomic.Int64
 	probed atomic.Pointer[chan struct{}]
-	// progress is when bytes were last written, likewise.
-	progress atomic.Int64
+	// eventsTaken is when the peer last took some events, likewise: bytes of them were written, or credit for them came
+	// back. All else that it reads and sends is no sign that it will take any.
+	eventsTaken   atomic.Int64
+	requestsTaken atomic.Int64
+	answersTaken  atomic.Int64
 
 	// Below: guarded by the endpoint's mu.
 	accepted bool
@@ -174,6 +177,7 @@ func (c *conn) write() {
 	defer close(c.written)
 	e := c.endpoint
 	var joined []byte
+	var taking []*atomic.Int64
 	for {
 		select {
 		case <-c.kick:
@@ -182,7 +186,9 @@ func (c *conn) write() {
 		}
 		for {
 			e.mu.Lock()
+			before := c.session.Sent()
 			frames := c.session.Pull(pullBytes)
+			taking = c.taking(before, c.session.Sent(), taking[:0])
 			finished := c.session.SendFinished()
 			e.mu.Unlock()
 			if len(frames) == 0 {
@@ -193,7 +199,7 @@ func (c *conn) write() {
 				break
 			}
 			var err error
-			if joined, err = c.writeFrames(frames, joined[:0]); err != nil {
+			if joined, err = c.writeFrames(frames, taking, joined[:0]); err != nil {
 				// The peer may have said goodbye before it went: the reader finds that, or the end of the stream.
 				c.closeWrite()
 				return
@@ -205,29 +211,30 @@ func (c *conn) write() {
 	}
 }
 
-// writeFrames writes frames, small ones joined in the memory of joined, which it returns for the next time.
-func (c *conn) writeFrames(frames [][]byte, joined []byte) ([]byte, error) {
+// writeFrames writes frames, small ones joined in the memory of joined, which it returns for the next time. taking are
+// the clocks of what is in them.
+func (c *conn) writeFrames(frames [][]byte, taking []*atomic.Int64, joined []byte) ([]byte, error) {
 	for _, frame := range frames {
 		if len(frame) < joinBelow {
 			joined = append(joined, frame...)
 			continue
 		}
-		if err := c.writeAll(joined); err != nil {
+		if err := c.writeAll(joined, taking); err != nil {
 			return joined, err
 		}
 		joined = joined[:0]
-		if err := c.writeAll(frame); err != nil {
+		if err := c.writeAll(frame, taking); err != nil {
 			return joined, err
 		}
 	}
-	return joined, c.writeAll(joined)
+	return joined, c.writeAll(joined, taking)
 }
 
-func (c *conn) writeAll(data []byte) error {
+func (c *conn) writeAll(data []byte, taking []*atomic.Int64) error {
 	for len(data) > 0 {
 		n, err := c.socket.Write(data[:min(len(data), writeBytes)])
 		if n > 0 {
-			c.progress.Store(int64(time.Since(c.endpoint.start)))
+			c.took(taking...)
 		}
 		if err != nil {
 			return err
@@ -235,6 +242,28 @@ func (c *conn) writeAll(data []byte) error {
 		data = data[n:]
 	}
 	return nil
+}
+
+// taking appends to clocks those of the kinds of which more was sent.
+func (c *conn) taking(before, after session.Sent, clocks []*atomic.Int64) []*atomic.Int64 {
+	if after.Events > before.Events {
+		clocks = append(clocks, &c.eventsTaken)
+	}
+	if after.Requests > before.Requests {
+		clocks = append(clocks, &c.requestsTaken)
+	}
+	if after.Answers > before.Answers {
+		clocks = append(clocks, &c.answersTaken)
+	}
+	return clocks
+}
+
+// took sets clocks to now.
+func (c *conn) took(taking ...*atomic.Int64) {
+	now := int64(time.Since(c.endpoint.start))
+	for _, clock := range taking {
+		clock.Store(now)
+	}
 }
 
 func (c *conn) closeWrite() {
@@ -304,6 +333,13 @@ func (c *conn) on(event session.Event) {
 		}
 		for _, typeID := range event.Added {
 			c.noticeSubscription(PeerSubscribed, typeID)
+		}
+	case session.CreditCame:
+		if event.Events > 0 {
+			c.took(&c.eventsTaken)
+		}
+		if event.Requests > 0 {
+			c.took(&c.requestsTaken)
 		}
 	case session.TypeDisabled:
 		e.notices.add(Notice{Kind: TypeDisabled, Peer: c.name(), TypeID: event.TypeID,

@@ -74,6 +74,7 @@ func New(config Config) (*Endpoint, error) {
 		OpenRequests:     config.OpenRequests,
 		AnswerBytes:      config.QueueBytes,
 		HandshakeTimeout: config.HandshakeTimeout,
+		AckTimeout:       config.AckTimeout,
 		CloseTimeout:     config.CloseTimeout,
 		Keepalive:        config.Keepalive,
 		Misses:           config.Misses,

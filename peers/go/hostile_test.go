@@ -185,6 +185,83 @@ func TestAPeerThatReadsSlowlyIsNotThoughtToReadNothing(t *testing.T) {
 	s.Disconnect("client")
 }
 
+// hungry is a raw peer that wants every Count, with a window for one, and a server whose queue for it is full.
+func hungry(t *testing.T, tooSlow time.Duration) (s *member, r *raw, sent chan error) {
+	t.Helper()
+	s, path := listening(t, "server", func(config *peer.Config) {
+		config.QueueBytes = 40
+		config.TooSlow = tooSlow
+	})
+	r = dialRaw(t, path)
+	r.send(&session.Hello{ProtocolVersion: 1, Name: "client", Instance: []byte(one), FrameLimit: 1 << 20,
+		EventCredit: 1, RequestCredit: 1, Types: []session.TableRow{{WireID: 1, Row: Count.Core().Row}}},
+		&session.Subscriptions{Sequence: 1, Add: []uint64{Count.TypeID()}})
+	ok(t, s.WaitForSubscriber(within(t), Count))
+	sent = make(chan error, 1)
+	go func() {
+		for number := range uint64(3) {
+			if err := s.Broadcast(within(t), countOf(t, number)); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	return s, r, sent
+}
+
+func TestAPeerThatTakesNoEventsIsTooSlowWhateverElseItDoes(t *testing.T) {
+	s, r, sent := hungry(t, 200*time.Millisecond)
+	go func() {
+		ping := session.EncodeControl(&session.Ping{})
+		for {
+			if _, err := r.socket.Write(ping); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	pongs := 0
+	for {
+		switch message := r.receive().(type) {
+		case *session.Pong:
+			pongs++
+			continue
+		case *session.Goodbye:
+			if got := session.CodeName(message.Code); got != "tooSlow" || pongs == 0 {
+				t.Errorf("goodbye %s after %d pongs", got, pongs)
+			}
+		default:
+			continue
+		}
+		break
+	}
+	ok(t, <-sent)
+	if down := s.told(peer.PeerDown); down.Code != "tooSlow" || down.ByPeer {
+		t.Errorf("got %+v", down)
+	}
+}
+
+func TestAPeerThatReturnsCreditNowAndThenIsNotTooSlow(t *testing.T) {
+	const tooSlow = 500 * time.Millisecond
+	s, r, sent := hungry(t, tooSlow)
+	// One byte at a time: the balance stays below 0 all the while, and no event leaves.
+	for began := time.Now(); time.Since(began) < 2*tooSlow; {
+		r.send(&session.Credit{Events: 1})
+		time.Sleep(tooSlow / 10)
+		select {
+		case err := <-sent:
+			t.Fatalf("sent within a balance below 0: %v, %+v", err, s.notices)
+		default:
+		}
+	}
+	r.send(&session.Credit{Events: 1000})
+	ok(t, <-sent)
+	if len(s.Peers()) != 1 {
+		t.Errorf("it was disconnected: %+v", s.told(peer.PeerDown))
+	}
+}
+
 func TestRandomBytesNeverEndTheProcess(t *testing.T) {
 	_, path := listening(t, "server", nil)
 	hello := session.EncodeControl(&session.Hello{ProtocolVersion: 1, Name: "x", Instance: []byte(one), FrameLimit: 1 << 20})

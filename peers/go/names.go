@@ -68,7 +68,7 @@ func (e *Endpoint) accept(c *conn) {
 	for typeID := range e.interest {
 		want = append(want, typeID)
 	}
-	c.session.Accept(want, len(e.everything) > 0)
+	c.session.Accept(want, len(e.everything) > 0, time.Now())
 	c.after()
 }
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (e *Endpoint) broadcast(ctx context.Context, peer string, message *Message)
 		}
 	}
 	for _, c := range full {
-		if err := e.room(ctx, c, c.session.EventBytes); err != nil {
+		if err := e.room(ctx, c, c.session.EventBytes, &c.eventsTaken); err != nil {
 			return err
 		}
 		if c.isUp && c.session.Wants(&known.core) {
@@ -73,15 +74,15 @@ func (e *Endpoint) broadcast(ctx context.Context, peer string, message *Message)
 	return nil
 }
 
-// room waits until less than QueueBytes are queued, or the connection has ended. A peer that takes no byte for TooSlow
-// must not hold its publisher for ever.
-func (e *Endpoint) room(ctx context.Context, c *conn, queued func() int) error {
+// room waits until less than QueueBytes are queued, or the connection has ended. A peer that takes nothing of that kind
+// for TooSlow must not hold its publisher for ever.
+func (e *Endpoint) room(ctx context.Context, c *conn, queued func() int, taken *atomic.Int64) error {
 	since := time.Now()
 	err := e.wait(ctx, func() (bool, time.Time) {
 		if c.ending != nil || queued() < e.config.QueueBytes {
 			return true, time.Time{}
 		}
-		last := e.start.Add(time.Duration(c.progress.Load()))
+		last := e.start.Add(time.Duration(taken.Load()))
 		if last.Before(since) {
 			last = since
 		}
@@ -89,7 +90,7 @@ func (e *Endpoint) room(ctx context.Context, c *conn, queued func() int) error {
 		if time.Now().Before(patience) {
 			return false, patience
 		}
-		c.close(codeTooSlow, fmt.Sprintf("took no byte for %v while %d bytes were queued", e.config.TooSlow, c.session.QueuedBytes()))
+		c.close(codeTooSlow, fmt.Sprintf("took nothing of a full queue for %v while %d bytes waited", e.config.TooSlow, c.session.QueuedBytes()))
 		return true, time.Time{}
 	})
 	if err == nil && e.closed {

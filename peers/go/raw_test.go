@@ -47,14 +47,17 @@ func (r *raw) hello(name, instance string) {
 		EventCredit: 1 << 20, RequestCredit: 1 << 20}, &session.Subscriptions{Sequence: 1})
 }
 
-// next returns the next control message; the error io.EOF at the end of the stream.
+// next returns the next control message, and skips content; the error io.EOF at the end of the stream.
 func (r *raw) next() (session.Control, error) {
 	for {
-		_, frame, err := r.decoder.Next(func(wire.Header) error { return nil })
+		header, frame, err := r.decoder.Next(func(wire.Header) error { return nil })
 		if err != nil {
 			return nil, err
 		}
 		if frame != nil {
+			if header.Kind != wire.Control {
+				continue
+			}
 			return session.DecodeControl(frame)
 		}
 		n, err := r.socket.Read(r.decoder.Buffer())

@@ -57,7 +57,7 @@ func (e *Endpoint) request(ctx context.Context, peer string, message *Message, w
 	defer r.forget()
 	var tooLarge error
 	for _, c := range e.wanting(known, peer) {
-		if err := e.room(ctx, c, c.session.RequestBytes); err != nil {
+		if err := e.room(ctx, c, c.session.RequestBytes, &c.requestsTaken); err != nil {
 			return nil, err
 		}
 		if !c.isUp || !c.session.Wants(&known.core) {
@@ -271,7 +271,7 @@ func (e *Endpoint) answer(call *call, answer *Message, err error) {
 	if err == nil {
 		// A peer that asks and does not take the answers keeps its handlers, not our memory.
 		c := call.conn
-		_ = e.room(c.ctx, c, c.session.AnswerBytes)
+		_ = e.room(c.ctx, c, c.session.AnswerBytes, &c.answersTaken)
 		c.session.Respond(call.number, &answer.eventType.core, wireID, answer.ownFrame())
 		return
 	}

@@ -280,7 +280,7 @@ func (e *Endpoint) changeInterest(more, less []uint64) {
 func (e *Endpoint) tellInterest(add, remove []uint64) {
 	for c := range e.conns {
 		if c.accepted && c.ending == nil {
-			c.session.Subscribe(add, remove, len(e.everything) > 0)
+			c.session.Subscribe(add, remove, len(e.everything) > 0, time.Now())
 			c.after()
 		}
 	}

@@ -61,6 +61,7 @@ func newConsumer(role string, setup object) *consumer {
 		OpenRequests:     16384,
 		AnswerBytes:      16 << 20,
 		HandshakeTimeout: 10 * time.Second,
+		AckTimeout:       30 * time.Second,
 		CloseTimeout:     2 * time.Second,
 		Misses:           3,
 		Find:             findType,
@@ -175,7 +176,7 @@ func (c *consumer) fact(kind string, value any) { c.facts = append(c.facts, obje
 func (c *consumer) see(event session.Event) {
 	switch event := event.(type) {
 	case session.PeerHello:
-		c.session.Accept(idsOf(c.subscribed), c.setup["all"] == true)
+		c.session.Accept(idsOf(c.subscribed), c.setup["all"] == true, c.now)
 	case session.PeerUp:
 		c.fact("up", c.session.Peer.Name)
 	case session.Arrived:
@@ -324,9 +325,9 @@ func (c *consumer) do(step object) {
 			ids = append(ids, types[name].TypeID())
 		}
 		if action == "subscribe" {
-			c.session.Subscribe(ids, nil, c.setup["all"] == true)
+			c.session.Subscribe(ids, nil, c.setup["all"] == true, c.now)
 		} else {
-			c.session.Subscribe(nil, ids, c.setup["all"] == true)
+			c.session.Subscribe(nil, ids, c.setup["all"] == true, c.now)
 		}
 	case "hold":
 		c.holding = true

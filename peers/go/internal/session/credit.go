@@ -72,6 +72,9 @@ func (w *receiveWindow) charge(size int) bool {
 	return true
 }
 
+// isUsedUp is true while the peer may send nothing more of the kind.
+func (w *receiveWindow) isUsedUp() bool { return w.window != Unlimited && w.balance <= 0 }
+
 // giveBack counts size bytes as returned. True: the peer must be told, half of the window has come back.
 func (w *receiveWindow) giveBack(size int) bool {
 	if w.window == Unlimited {

@@ -34,6 +34,8 @@ type (
 	}
 	// SubscriptionsApplied: the peer obeys our subscriptions up to this sequence.
 	SubscriptionsApplied struct{ Sequence uint64 }
+	// CreditCame: the peer has taken some events, or started on some requests, of ours.
+	CreditCame struct{ Events, Requests uint64 }
 	// TypeDisabled: the two sides hold different layouts of a type.
 	TypeDisabled struct{ *Incompatibility }
 	// Ended: the connection is over, for the user. There is exactly one.
@@ -78,5 +80,6 @@ func (Answered) isEvent()             {}
 func (AnsweredFailed) isEvent()       {}
 func (SubscriptionsChanged) isEvent() {}
 func (SubscriptionsApplied) isEvent() {}
+func (CreditCame) isEvent()           {}
 func (TypeDisabled) isEvent()         {}
 func (Ended) isEvent()                {}

@@ -76,6 +76,7 @@ func (s *Session) handleContent(header wire.Header, frame []byte, now time.Time)
 		return refuse(wirecapnp.GoodbyeCode_creditExceeded,
 			"an event of %d bytes without credit: the window is %d bytes", len(frame), s.eventWindow.window)
 	}
+	s.usedUp(&s.eventWindow, now)
 	if known == nil || !s.subscribedAll && !s.subscribed[row.TypeID] || s.incompatibility(known) != nil {
 		s.Skip(len(frame))
 		return nil
@@ -96,6 +97,7 @@ func (s *Session) handleRequest(number uint64, row *Row, known *Type, frame []by
 		return refuse(wirecapnp.GoodbyeCode_creditExceeded,
 			"a request of %d bytes without credit: the window is %d bytes", len(frame), s.requestWindow.window)
 	}
+	s.usedUp(&s.requestWindow, now)
 	if number <= s.remoteNumber {
 		return refuse(wirecapnp.GoodbyeCode_protocolError, "request %d after %d: numbers must increase", number, s.remoteNumber)
 	}
@@ -176,14 +178,17 @@ func (s *Session) handleControl(frame []byte, now time.Time) error {
 	case *Declare:
 		return s.onDeclare(m)
 	case *Subscriptions:
-		return s.onSubscriptions(m)
+		return s.onSubscriptions(m, now)
 	case *SubscriptionsAck:
-		return s.onAck(m.Sequence)
+		return s.onAck(m.Sequence, now)
 	case *Credit:
 		if err := s.outbox.eventWindow.refill(m.Events); err != nil {
 			return err
 		}
-		return s.outbox.requestWindow.refill(m.Requests)
+		if err := s.outbox.requestWindow.refill(m.Requests); err != nil {
+			return err
+		}
+		s.emit(CreditCame{Events: m.Events, Requests: m.Requests})
 	case *Failed:
 		open, err := s.isOpen(m.Correlation)
 		if open {
@@ -272,7 +277,7 @@ func (s *Session) onDeclare(m *Declare) error {
 	return nil
 }
 
-func (s *Session) onSubscriptions(m *Subscriptions) error {
+func (s *Session) onSubscriptions(m *Subscriptions, now time.Time) error {
 	if s.remoteSequence == math.MaxUint64 || m.Sequence != s.remoteSequence+1 {
 		return refuse(wirecapnp.GoodbyeCode_protocolError,
 			"subscriptions %d after %d: wanted the next", m.Sequence, s.remoteSequence)
@@ -313,17 +318,19 @@ func (s *Session) onSubscriptions(m *Subscriptions) error {
 	if s.state == Up && (len(changed.Added)+len(changed.Removed) > 0 || wasAll != m.All) {
 		s.emit(changed)
 	}
-	s.checkUp()
+	s.checkUp(now)
 	return nil
 }
 
-func (s *Session) onAck(sequence uint64) error {
+func (s *Session) onAck(sequence uint64, now time.Time) error {
 	if sequence == 0 || sequence < s.acked || sequence > s.sequence {
 		return refuse(wirecapnp.GoodbyeCode_protocolError,
 			"subscriptionsAck %d: wanted %d to %d", sequence, max(1, s.acked), s.sequence)
 	}
 	if sequence > s.acked {
 		s.acked = sequence
+		s.ack = ackWatch{}
+		s.awaitAck(now)
 		s.emit(SubscriptionsApplied{Sequence: sequence})
 	}
 	return nil

@@ -33,6 +33,7 @@ func (s *Session) Pull(limit int) [][]byte {
 	for s.outbox.answers.len() > 0 && total < limit {
 		answer := s.outbox.answers.pop()
 		add(answer.frame)
+		s.sentAnswers++
 		if answer.credit > 0 {
 			s.ReturnRequestCredit(answer.credit)
 		}
@@ -108,7 +109,7 @@ func (s *Session) Deadline() time.Time {
 	case Handshake:
 		return s.handshakeDeadline
 	case Up:
-		return s.keepalive.deadline()
+		return earliest(s.keepalive.deadline(), s.creditLook, s.ack.deadline)
 	case Closing:
 		return s.closeDeadline
 	default:
@@ -124,21 +125,32 @@ func (s *Session) WouldJudge() bool {
 
 // HandleTime acts on the deadline, if it has passed.
 func (s *Session) HandleTime(now time.Time) {
-	deadline := s.Deadline()
-	if deadline.IsZero() || now.Before(deadline) {
+	if !isDue(s.Deadline(), now) {
 		return
 	}
 	switch s.state {
 	case Handshake:
 		s.Close(wirecapnp.GoodbyeCode_handshakeTimeout, "the handshake took longer than "+s.local.HandshakeTimeout.String(), now)
 	case Up:
+		s.handleTimeUp(now)
+	case Closing:
+		s.state = Closed
+	}
+}
+
+func (s *Session) handleTimeUp(now time.Time) {
+	if isDue(s.creditLook, now) {
+		s.lookAtCredit(now)
+	}
+	if isDue(s.keepalive.deadline(), now) {
 		if s.keepalive.ask(now) {
 			s.pingDue = true
 		} else {
 			s.Close(wirecapnp.GoodbyeCode_keepaliveTimeout, s.keepalive.describe(now), now)
 		}
-	case Closing:
-		s.state = Closed
+	}
+	if isDue(s.ack.deadline, now) {
+		s.lookAtAck(now)
 	}
 }
 

@@ -31,9 +31,11 @@ type Local struct {
 	AnswerBytes int
 
 	HandshakeTimeout time.Duration
-	CloseTimeout     time.Duration
-	Keepalive        time.Duration
-	Misses           int
+	// AckTimeout: so long a peer may take to acknowledge our subscriptions.
+	AckTimeout   time.Duration
+	CloseTimeout time.Duration
+	Keepalive    time.Duration
+	Misses       int
 
 	// Find returns what is known here under a type id, or nil.
 	Find func(typeID uint64) *Type
@@ -76,6 +78,8 @@ type Session struct {
 	outgoing   map[uint64]bool
 	lastNumber uint64
 	sentNumber uint64
+	// sentAnswers counts responses and `failed`s.
+	sentAnswers uint64
 	// Requests of the peer that wait for ours, and its last number.
 	incoming     map[uint64]bool
 	remoteNumber uint64
@@ -92,6 +96,9 @@ type Session struct {
 	creditDue bool
 	pingDue   bool
 	pongDue   bool
+	// creditLook is when to look whether a peer that may send nothing is owed credit; the zero time if it may send.
+	creditLook time.Time
+	ack        ackWatch
 
 	goodbye           []byte
 	sendFinished      bool
@@ -172,7 +179,7 @@ func (s *Session) sayHello() {
 
 // Accept is the owner's answer to PeerHello: nothing speaks against the peer. add are the type ids that we want; with
 // all we want every type.
-func (s *Session) Accept(add []uint64, all bool) {
+func (s *Session) Accept(add []uint64, all bool, now time.Time) {
 	if s.state != Handshake || s.theirs == opening || s.ours == active {
 		return
 	}
@@ -181,7 +188,7 @@ func (s *Session) Accept(add []uint64, all bool) {
 	}
 	s.declareRest()
 	s.subscribe(add, nil, all)
-	s.checkUp()
+	s.checkUp(now)
 }
 
 // declareRest tells the peer the rows of our table that it does not know.
@@ -193,11 +200,12 @@ func (s *Session) declareRest() {
 	}
 }
 
-func (s *Session) checkUp() {
+func (s *Session) checkUp(now time.Time) {
 	if s.state != Handshake || s.ours != active || s.theirs != active {
 		return
 	}
 	s.state = Up
+	s.awaitAck(now)
 	s.emit(PeerUp{})
 	for typeID := range s.peerTable.wireIDs {
 		s.lookAt(typeID)
@@ -244,10 +252,11 @@ func (s *Session) subscribe(add, remove []uint64, all bool) {
 
 // Subscribe changes what we want from the peer. It returns the sequence that SubscriptionsApplied will reach. Before
 // Accept it does nothing: that takes them all.
-func (s *Session) Subscribe(add, remove []uint64, all bool) uint64 {
+func (s *Session) Subscribe(add, remove []uint64, all bool, now time.Time) uint64 {
 	if s.ours == active && (len(add)+len(remove) > 0 || all != s.subscribedAll) {
 		s.declareRest()
 		s.subscribe(add, remove, all)
+		s.awaitAck(now)
 	}
 	return s.sequence
 }
@@ -383,6 +392,13 @@ func (s *Session) AnswerBytes() int  { return s.outbox.answers.bytes }
 // WaitingForCredit is true if events are queued that the peer has no credit for.
 func (s *Session) WaitingForCredit() bool {
 	return s.outbox.events.len() > 0 && !s.outbox.eventWindow.open()
+}
+
+// Sent counts frames that were pulled.
+type Sent struct{ Events, Requests, Answers uint64 }
+
+func (s *Session) Sent() Sent {
+	return Sent{Events: s.Counters.SentEvents, Requests: s.sentNumber, Answers: s.sentAnswers}
 }
 
 // CodeName is a goodbye code as wire.capnp spells it, or the number of an unknown one.

@@ -120,7 +120,7 @@ func TestUnsubscribingDropsWhatIsQueuedBeforeItIsAcknowledged(t *testing.T) {
 		_ = a.QueueEvent(tick, content(t, wire.Event, 1, 0, 64))
 		_ = a.QueueEvent(tock, content(t, wire.Event, 2, 0, 64))
 	}
-	sequence := b.Subscribe(nil, []uint64{1}, false)
+	sequence := b.Subscribe(nil, []uint64{1}, false, start)
 	pump(a, b, nil, nil)
 	if b.Acked() != sequence {
 		t.Fatalf("acknowledged %d, wanted %d", b.Acked(), sequence)
@@ -142,7 +142,7 @@ func TestATypeThatIsFirstUsedLaterIsDeclaredBefore(t *testing.T) {
 	late := eventType(7, 1, 2)
 	a.know(late)
 	b.know(late)
-	b.Subscribe([]uint64{7}, nil, false)
+	b.Subscribe([]uint64{7}, nil, false, start)
 	pump(a, b, nil, nil)
 	if !a.Wants(late) {
 		t.Fatal("the subscription did not arrive")
@@ -320,7 +320,7 @@ func TestPingsAcksAndCreditDoNotPileUp(t *testing.T) {
 	a, b := connected(t, []uint64{1}, func(_, acceptor *Local) { acceptor.EventCredit = 64 }, tick)
 	for range 1000 {
 		a.deliver(EncodeControl(&Ping{}))
-		b.Subscribe([]uint64{1}, nil, false)
+		b.Subscribe([]uint64{1}, nil, false, start)
 	}
 	a.deliver(b.Pull(1 << 20)...)
 	if frames := a.Pull(1 << 20); len(frames) != 2 {

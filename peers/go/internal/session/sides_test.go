@@ -26,7 +26,7 @@ func newSide(name string, change func(*Local)) *side {
 	s := &side{table: NewTable(), types: map[uint64]*Type{}, serves: map[uint64]bool{}}
 	s.local = &Local{
 		Name: name, Implementation: "test", Version: "1", FrameLimit: 1 << 20, EventCredit: 1 << 20, RequestCredit: 1 << 20,
-		OpenRequests: 100, AnswerBytes: 1 << 20, HandshakeTimeout: 10 * time.Second, CloseTimeout: 2 * time.Second, Misses: 3,
+		OpenRequests: 100, AnswerBytes: 1 << 20, HandshakeTimeout: 10 * time.Second, AckTimeout: 30 * time.Second, CloseTimeout: 2 * time.Second, Misses: 3,
 		Find:   func(id uint64) *Type { return s.types[id] },
 		Serves: func(id uint64) bool { return s.serves[id] },
 	}
@@ -75,7 +75,7 @@ func (s *side) take(want []uint64) {
 		}
 		for _, event := range events {
 			if _, hello := event.(PeerHello); hello {
-				s.Accept(want, false)
+				s.Accept(want, false, start)
 			}
 			s.seen = append(s.seen, event)
 		}
