@@ -42,7 +42,7 @@ async fn run(path: &str, expect: &str, name: &str) -> Result<(), Box<dyn Error>>
             Some(event) = counts.recv() => report(&endpoint, &event).await?,
             Some(request) = questions.recv() => twice(request)?,
             Some(notice) = notices.recv() => if let Notice::Down { peer, ending } = notice {
-                println!("{peer} says goodbye: {}", ending.text);
+                println!("{peer} is gone: {ending}");
                 return match ending.code {
                     Some(GoodbyeCode::Shutdown) => Ok(()),
                     _ => Err(ending.to_string().into()),

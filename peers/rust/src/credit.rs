@@ -77,6 +77,10 @@ impl Returned {
         self.due(self.bytes.load(Ordering::Relaxed))
     }
 
+    pub fn is_any(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
     pub fn take(&self) -> u64 {
         self.bytes.swap(0, Ordering::Relaxed)
     }

@@ -5,8 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use conformance::conformance_capnp::{everything, late};
-use lahja_capn::{type_id, Content, Endpoint, GoodbyeCode, Limits, Notice, ReadError, Row, SendError};
+use conformance::conformance_capnp::{answer, ask, everything, late};
+use lahja_capn::wire::FrameKind;
+use lahja_capn::{type_id, Content, Endpoint, GoodbyeCode, Handling, Limits, Notice, ReadError, Row, SendError};
 use serde_json::json;
 
 #[tokio::test]
@@ -119,6 +120,62 @@ async fn a_full_peer_that_takes_nothing_for_five_seconds_is_disconnected_but_its
     let waited = start.elapsed();
     assert!((Duration::from_secs(5)..Duration::from_secs(7)).contains(&waited), "{waited:?}");
     waiting.await.expect("ended").expect("given up, which is no error of the event");
+}
+
+/// An endpoint with a full queue for a peer that has no credit left, and a broadcast that waits for room in it.
+async fn full() -> (Endpoint, Handling, Raw, tokio::task::JoinHandle<Result<usize, SendError>>) {
+    let limits = Limits { queued_per_peer_bytes: 40, keepalive: Duration::ZERO, ..Limits::default() };
+    let one = endpoint_with("one", limits);
+    let answers = |_| async { Ok::<_, String>(Content::build::<answer::Owned>(|_| ())) };
+    let handling = one.handle::<ask::Owned, _, _, _>(answers).expect("known");
+    let mut notices = one.notices();
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[BLOB]).await;
+    raw.control(json!({"subscriptionsAck": {"sequence": "1"}})).await;
+    wait_for(&mut notices, |notice| matches!(notice, Notice::Up { .. })).await;
+    // The first takes all the credit that the hello granted and 40 bytes more, the second fills the queue.
+    one.broadcast(&blob_of(1_000_000)).await.expect("sent");
+    raw.until("event").await;
+    one.broadcast(&blob_of(100)).await.expect("queued");
+    let waiting = tokio::spawn({
+        let one = one.clone();
+        async move { one.broadcast(&blob_of(100)).await }
+    });
+    (one, handling, raw, waiting)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_peer_that_takes_answers_and_no_events_is_too_slow_all_the_same() {
+    let (_one, _handling, mut raw, waiting) = full().await;
+    let start = tokio::time::Instant::now();
+    let mut number = 0;
+    let goodbye = loop {
+        number += 1;
+        raw.frame(FrameKind::Request, 2, number, &question(number)).await;
+        let said = raw.next().await.expect("a response or a goodbye");
+        if let Some(goodbye) = said.get("goodbye") {
+            break goodbye.clone();
+        }
+        assert_eq!(said, json!({"response": number}));
+        assert!(start.elapsed() < Duration::from_secs(20), "the answers keep it");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert_eq!(goodbye["code"], "tooSlow");
+    assert!(number > 3, "only {number} requests");
+    waiting.await.expect("ended").expect("given up, which is no error of the event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_peer_that_gives_credit_back_now_and_then_is_not_too_slow() {
+    let (one, _handling, mut raw, waiting) = full().await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        raw.control(json!({"credit": {"events": "1", "requests": "0"}})).await;
+    }
+    assert!(!waiting.is_finished());
+    assert_eq!(one.peers(), ["raw"]);
+    raw.control(json!({"credit": {"events": "1000000", "requests": "0"}})).await;
+    assert_eq!(waiting.await.expect("ended").expect("sent"), 1);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
+use lahja_capn::wire::FrameKind;
 use lahja_capn::{GoodbyeCode, Limits, Notice};
 use serde_json::json;
 use tokio::time::Instant;
@@ -97,6 +98,95 @@ async fn a_handshake_that_does_not_end_is_ended() {
     assert_eq!(half.until("goodbye").await["code"], "handshakeTimeout");
     assert_eq!(mute.until("goodbye").await["code"], "handshakeTimeout");
     about(start.elapsed(), Duration::from_secs(10));
+}
+
+/// Bytes of a frame of `Count`.
+const COUNT_BYTES: u64 = 40;
+
+async fn send_counts(raw: &mut Raw, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        raw.frame(FrameKind::Event, 1, 0, &counted(number)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_without_credit_gets_what_it_is_owed_within_a_second_however_little() {
+    let one = endpoint_with("one", Limits { event_credit_bytes: 1000, keepalive: Duration::ZERO, ..Limits::default() });
+    let counts = one.subscribe(&[COUNT]).expect("known");
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    raw.control(json!({"subscriptionsAck": {"sequence": "1"}})).await;
+    // The window is used up to the last byte.
+    send_counts(&mut raw, 0..25).await;
+    for number in 0..3 {
+        counts.recv().await.expect("an event");
+        let start = Instant::now();
+        assert_eq!(raw.until("credit").await, json!({"events": COUNT_BYTES.to_string(), "requests": "0"}));
+        let waited = start.elapsed();
+        assert!((Duration::from_millis(1)..=Duration::from_secs(1)).contains(&waited), "{waited:?}");
+        send_counts(&mut raw, 25 + number..26 + number).await;
+        // Nothing is owed for a while: that is no reason to look no more.
+        tokio::time::sleep(Duration::from_millis(3_100)).await;
+    }
+    counts.recv().await.expect("an event");
+    raw.until("credit").await;
+    // It may send again: less than half of the window waits.
+    counts.recv().await.expect("an event");
+    let more = tokio::time::timeout(Duration::from_secs(100), raw.next()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_holds_for_requests() {
+    let limits = Limits { request_credit_bytes: 1000, keepalive: Duration::ZERO, ..Limits::default() };
+    let one = endpoint_with("one", limits);
+    let requests = one.requests(&[ASK]).expect("known");
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    raw.control(json!({"subscriptionsAck": {"sequence": "1"}})).await;
+    let size = question(0).frame_size() as u64;
+    for number in 1..=1000_u64.div_ceil(size) {
+        raw.frame(FrameKind::Request, 2, number, &question(number)).await;
+    }
+    let _open = requests.recv().await.expect("a request");
+    let start = Instant::now();
+    assert_eq!(raw.until("credit").await, json!({"events": "0", "requests": size.to_string()}));
+    assert!(start.elapsed() <= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_acknowledge_subscriptions_is_given_up_after_30_seconds() {
+    let one = endpoint("one");
+    let _counts = one.subscribe(&[COUNT]).expect("known");
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    raw.control(json!({"subscriptionsAck": {"sequence": "1"}})).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(one.peers(), ["raw"]);
+    let start = Instant::now();
+    let _blobs = one.subscribe(&[BLOB]).expect("known");
+    raw.until("subscriptions").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // The first of the two is the one that is late.
+    let _asks = one.subscribe(&[ASK]).expect("known");
+    let goodbye = raw.until("goodbye").await;
+    assert_eq!(goodbye["code"], "protocolError");
+    assert!(goodbye["text"].as_str().is_some_and(|text| text.contains("acknowledged")), "{goodbye}");
+    about(start.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_of_some_leaves_the_time_for_the_others() {
+    let one = endpoint("one");
+    let _counts = one.subscribe(&[COUNT]).expect("known");
+    let mut raw = Raw::to(&one);
+    raw.come_up("raw", 1, &[]).await;
+    let _blobs = one.subscribe(&[BLOB]).expect("known");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let start = Instant::now();
+    raw.control(json!({"subscriptionsAck": {"sequence": "1"}})).await;
+    assert_eq!(raw.until("goodbye").await["code"], "protocolError");
+    about(start.elapsed(), Duration::from_secs(30));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	peer "lahja-capn.example/peer"
@@ -64,7 +65,12 @@ func run(name, expect, path string) error {
 				return err
 			}
 		case end := <-ended:
-			fmt.Printf("%s says goodbye: %s\n", end.Peer, end.Text)
+			reason := end.Text
+			if end.Code != "" {
+				// The text is for people and may be empty.
+				reason = strings.TrimSuffix(fmt.Sprintf("goodbye %s: %s", end.Code, end.Text), ": ")
+			}
+			fmt.Printf("%s is gone: %s\n", end.Peer, reason)
 			if end.Code != "shutdown" || !end.ByPeer {
 				return fmt.Errorf("the connection to %s ended with %q", end.Peer, end.Code)
 			}

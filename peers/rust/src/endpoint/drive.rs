@@ -138,7 +138,7 @@ async fn write_batch(
                         return Err(io::ErrorKind::WriteZero.into());
                     }
                     bytes = &bytes[count..];
-                    if batch.has_content {
+                    if batch.has_waited {
                         shared.hub().progress(id, now());
                     }
                 }

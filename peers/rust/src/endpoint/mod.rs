@@ -23,7 +23,7 @@ pub use subscription::{Acknowledgement, Subscription};
 
 use crate::content::{Content, Event, Reply};
 use crate::error::{Fault, GoodbyeCode, RequestError, SendError};
-use crate::hub::{Hub, LinkId, Notice};
+use crate::hub::{Hub, Link, LinkId, Notice};
 use crate::session::Counters;
 use crate::types::EventStruct;
 
@@ -72,7 +72,7 @@ impl Shared {
         }
     }
 
-    /// Tries again whenever the connection has room, until the attempt succeeds. A peer that takes no byte for too long
+    /// Tries again whenever the connection has room, until the attempt succeeds. A peer that takes nothing for too long
     /// meanwhile is disconnected.
     async fn room(&self, id: LinkId, mut attempt: impl FnMut(&mut Hub) -> bool) {
         let room = self.hub().room_of(id);
@@ -92,7 +92,8 @@ impl Shared {
                     return;
                 }
                 let too_slow = hub.local.limits.too_slow;
-                let progress = hub.link(id).map_or(since, |link| link.last_progress.max(since));
+                let taken = |link: &Link| link.last_progress.max(link.session.last_credit()).max(since);
+                let progress = hub.link(id).map_or(since, taken);
                 if now() >= progress + too_slow {
                     hub.too_slow(id, now());
                     continue;
@@ -153,7 +154,7 @@ impl Endpoint {
     /// Sends an event to every connected peer that subscribes to its type. The number of those.
     ///
     /// Returns when it is queued to all of them: waits, also for credit, while a peer's queue is full, and disconnects a
-    /// peer (`tooSlow`) that takes no byte for [`Limits::too_slow`](crate::Limits) meanwhile. Nothing is dropped. It is not
+    /// peer (`tooSlow`) that takes nothing for [`Limits::too_slow`](crate::Limits) meanwhile. Nothing is dropped. It is not
     /// delivered to this endpoint's own subscriptions.
     ///
     /// # Errors

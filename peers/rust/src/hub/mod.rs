@@ -217,7 +217,7 @@ impl Hub {
         state
     }
 
-    /// The stream took bytes of content. (A pong is none: a peer that pings, and grants nothing, takes nothing.)
+    /// The stream took bytes of events or requests. (A peer that pings and asks, and grants nothing, takes nothing.)
     pub fn progress(&mut self, id: LinkId, now: Instant) {
         if let Some(link) = self.links.get_mut(&id) {
             link.last_progress = now;

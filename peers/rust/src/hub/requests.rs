@@ -237,7 +237,7 @@ impl Hub {
         let Some(link) = self.links.get(&id) else {
             return;
         };
-        let text = format!("took no byte while {} bytes were queued", link.session.waiting_bytes());
+        let text = format!("took nothing of a full queue of {} bytes", link.session.waiting_bytes());
         self.close(id, Fault::new(GoodbyeCode::TooSlow, text), now);
     }
 }

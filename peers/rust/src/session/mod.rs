@@ -192,6 +192,13 @@ pub(crate) struct Session {
     last_ping: Option<Instant>,
     pings: u32,
 
+    /// When to look whether a peer that may send nothing is owed credit; `None` while it may send.
+    credit_look: Option<Instant>,
+    credit_owed: bool,
+    last_credit: Instant,
+    /// While the peer owes us an acknowledgement.
+    ack_deadline: Option<Instant>,
+
     pub counters: Counters,
     happenings: VecDeque<Happening>,
 }
@@ -232,6 +239,10 @@ impl Session {
             last_byte: now,
             last_ping: None,
             pings: 0,
+            credit_look: None,
+            credit_owed: false,
+            last_credit: now,
+            ack_deadline: None,
             counters: Counters::default(),
             happenings: VecDeque::new(),
             role,
@@ -275,6 +286,11 @@ impl Session {
     /// No goodbye said or read, no end of stream.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Draining { .. })
+    }
+
+    /// When the peer last gave credit back: it has taken something.
+    pub fn last_credit(&self) -> Instant {
+        self.last_credit
     }
 
     /// We said goodbye, and read on without judging.

@@ -18,15 +18,15 @@ const LARGE_BYTES: usize = 16 << 10;
 pub(crate) struct Batch {
     pub bytes: Vec<u8>,
     pub tail: Option<Arc<[u8]>>,
-    /// There is more in it than control messages.
-    pub has_content: bool,
+    /// There are events or requests in it: what waited for room, or for credit.
+    pub has_waited: bool,
 }
 
 impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.tail = None;
-        self.has_content = false;
+        self.has_waited = false;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,7 +38,7 @@ impl Batch {
     }
 
     pub fn push_content(&mut self, kind: FrameKind, item: &Item) {
-        self.has_content = true;
+        self.has_waited |= kind != FrameKind::Response;
         let size = item.content.frame_size() as u32;
         let header = Header { size, kind, wire_id: item.wire_id, correlation: item.number };
         self.bytes.extend_from_slice(&header.to_bytes());

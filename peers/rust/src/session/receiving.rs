@@ -16,7 +16,7 @@ impl Session {
         if !self.is_open() {
             return;
         }
-        if let Err(fault) = frame.and_then(|frame| self.take(frame, registry)) {
+        if let Err(fault) = frame.and_then(|frame| self.take(frame, registry, now)) {
             self.close(fault, now);
         }
     }
@@ -28,15 +28,15 @@ impl Session {
         self.pings = 0;
     }
 
-    fn take(&mut self, frame: Frame, registry: &Registry) -> Result<(), Fault> {
+    fn take(&mut self, frame: Frame, registry: &Registry, now: Instant) -> Result<(), Fault> {
         match frame.header().kind {
             FrameKind::Control => {
                 let control = Control::decode(&frame)?;
                 self.check_transition(&control)?;
-                self.take_control(control, registry)
+                self.take_control(control, registry, now)
             }
-            FrameKind::Event => self.take_event(frame, registry),
-            FrameKind::Request => self.take_request(frame, registry),
+            FrameKind::Event => self.take_event(frame, registry).map(|()| self.watch_credit(now)),
+            FrameKind::Request => self.take_request(frame, registry).map(|()| self.watch_credit(now)),
             FrameKind::Response => self.take_response(frame, registry),
         }
     }
@@ -59,7 +59,7 @@ impl Session {
         }
     }
 
-    fn take_control(&mut self, control: Control, registry: &Registry) -> Result<(), Fault> {
+    fn take_control(&mut self, control: Control, registry: &Registry, now: Instant) -> Result<(), Fault> {
         match control {
             Control::Hello(hello) => self.receive_hello(*hello, registry),
             Control::ForeignHello(version) => Err(Fault::new(
@@ -82,10 +82,15 @@ impl Session {
                     )));
                 }
                 self.acknowledged = sequence;
+                // What is still owed has its time from now on.
+                self.ack_deadline = None;
                 self.happenings.push_back(Happening::Acknowledged);
                 Ok(())
             }
             Control::Credit { events, requests } => {
+                if events > 0 || requests > 0 {
+                    self.last_credit = now;
+                }
                 if self.events_out.add(events) && self.requests_out.add(requests) {
                     return Ok(());
                 }

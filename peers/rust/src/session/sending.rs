@@ -182,7 +182,8 @@ impl Session {
             batch.bytes.extend_from_slice(&Control::SubscriptionsAck(self.their_sequence).encode());
             return true;
         }
-        if self.events_taken.is_due() || self.requests_taken.is_due() {
+        if self.credit_owed || self.events_taken.is_due() || self.requests_taken.is_due() {
+            self.credit_owed = false;
             let (events, requests) = (self.events_taken.take(), self.requests_taken.take());
             // What we granted and took back cannot exceed the window.
             let _ = self.events_in.add(events) && self.requests_in.add(requests);

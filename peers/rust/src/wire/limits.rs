@@ -62,13 +62,16 @@ pub struct Limits {
     pub queued_per_peer_bytes: usize,
     /// From the connection's start until it is up.
     pub handshake_timeout: Duration,
+    /// How long a peer may owe the acknowledgement of subscriptions.
+    pub ack_timeout: Duration,
     /// Ping after so long without a byte; zero: never. On a Unix socket the kernel reports a dead process at once.
     pub keepalive: Duration,
     /// Silent intervals after which a peer is taken for dead.
     pub keepalive_misses: u32,
     /// From goodbye until the connection is closed in any case. Also what a graceful stop grants its queue.
     pub close_timeout: Duration,
-    /// A peer whose queue is full and that takes no byte for so long is disconnected.
+    /// A peer whose queue is full and that takes nothing of it for so long is disconnected: no event or request leaves,
+    /// and no credit comes back.
     pub too_slow: Duration,
     /// How long the holder of a name has to answer when another claims it.
     pub name_probe: Duration,
@@ -83,6 +86,7 @@ impl Default for Limits {
             open_requests: 16_384,
             queued_per_peer_bytes: 16 << 20,
             handshake_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(60),
             keepalive_misses: 3,
             close_timeout: Duration::from_secs(2),
@@ -91,6 +95,11 @@ impl Default for Limits {
         }
     }
 }
+
+/// A sender whose balance is 0 or below is given what is owed to it this often, however little: so it can tell a slow
+/// receiver from one that takes nothing. docs/wire.md allows 1 s. Not at once: the consumer may be slow, and then each
+/// event would cost a message.
+pub const CREDIT_REST: Duration = Duration::from_millis(500);
 
 /// What reading one message may cost, in words. A handler reads each field a few times and lists overlap in no honest
 /// message, so 16 times the message's size and 512 KiB are generous; a hostile message of one page cannot make a
