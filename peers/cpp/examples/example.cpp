@@ -52,7 +52,10 @@ void run(const std::string& path, const std::string& expected, const std::string
         });
   });
 
-  endpoint.on_down([&](const std::string&, const lahja_capn::Ended&) { endpoint.stop(); });
+  endpoint.on_down([&](const std::string& peer, const lahja_capn::Ended& why) {
+    std::cout << peer << " is gone: " << (why.code ? "goodbye " + to_string(*why.code) : why.text) << std::endl;
+    endpoint.stop();
+  });
   endpoint.on_refused([&](const lahja_capn::Ended& why) {
     std::cerr << "refused: " << why.text << std::endl;
     endpoint.stop();

@@ -349,7 +349,7 @@ void Core::handle_times(Instant now) {
 void Core::write_all() {
   output_waits_ = false;
   if (std::exchange(subscriptions_changed_, false)) {
-    for (const auto& connection : connections_) connection->session.update_subscriptions();
+    for (const auto& connection : connections_) connection->session.update_subscriptions(Clock::now());
   }
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     const auto connection = connections_[i];

@@ -85,7 +85,7 @@ void Session::accept() {
   deciding_ = false;
   accepted_ = true;
   if (role_ == Role::acceptor) queue_hello();
-  update_subscriptions();
+  tell_subscriptions();
   first_subscriptions_ = control_.back().get();
 }
 
@@ -115,8 +115,20 @@ void Session::end(std::optional<GoodbyeCode> code, const std::string& text, bool
 
 // --- subscriptions ---
 
-std::uint64_t Session::update_subscriptions() {
+std::uint64_t Session::update_subscriptions(Instant now) {
   if (!accepted_ || state_ == State::closing || state_ == State::closed) return 0;
+  tell_subscriptions();
+  await_ack(now);
+  return sequence_;
+}
+
+// Starts the time that the peer has, unless it runs. Not before the connection is up: an acknowledgement follows the
+// peer's own first subscriptions.
+void Session::await_ack(Instant now) {
+  if (state_ == State::up && !all_applied() && !ack_deadline_) ack_deadline_ = now + settings_.ack_timeout;
+}
+
+void Session::tell_subscriptions() {
   std::unordered_set<std::uint64_t> wanted = catalog_.events_wanted;
   wanted.insert(catalog_.requests_served.begin(), catalog_.requests_served.end());
   control::Subscriptions said;
@@ -129,7 +141,7 @@ std::uint64_t Session::update_subscriptions() {
   said.all = catalog_.all_wanted;
   const bool first = sequence_ == 0;
   const bool changed = !said.add.empty() || !said.remove.empty() || said.all != told_all_;
-  if (!first && !changed) return sequence_;
+  if (!first && !changed) return;
   declare_new();
   std::sort(said.add.begin(), said.add.end());
   std::sort(said.remove.begin(), said.remove.end());
@@ -147,7 +159,6 @@ std::uint64_t Session::update_subscriptions() {
   control_.push_back(control::encode(said));
   told_types_ = std::move(wanted);
   told_all_ = said.all;
-  return sequence_;
 }
 
 bool Session::wants(const EventType& type) {
@@ -340,7 +351,7 @@ Instant Session::stall_deadline() const {
 Instant Session::deadline() const {
   switch (state_) {
     case State::handshake: return handshake_deadline_;
-    case State::up: return std::min(keepalive_deadline(), stall_deadline());
+    case State::up: return std::min({keepalive_deadline(), stall_deadline(), ack_deadline_.value_or(never)});
     case State::closing: return linger_deadline_;
     case State::closed: break;
   }
@@ -362,6 +373,9 @@ void Session::handle_time(Instant now) {
             "nothing taken of a full queue of " + std::to_string(event_bytes_) + " bytes for " +
                 seconds(settings_.stall_timeout),
             now);
+  } else if (now >= ack_deadline_.value_or(never)) {
+    goodbye(GoodbyeCode::protocol_error,
+            "subscriptions were not acknowledged within " + seconds(settings_.ack_timeout), now);
   } else if (now >= keepalive_deadline()) {
     // A peer is given up only after it left pings unanswered: if this process was stopped for long, it asks first.
     if (++asked_ < settings_.keepalive_misses) {

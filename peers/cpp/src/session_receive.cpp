@@ -162,8 +162,8 @@ void Session::on_control(const Frame& frame, Instant now) {
     const Instant now;
     void operator()(const control::Hello& said) { session.on_hello(said); }
     void operator()(const control::Declare& said) { session.on_declare(said); }
-    void operator()(const control::Subscriptions& said) { session.on_subscriptions(said); }
-    void operator()(const control::SubscriptionsAck& said) { session.on_ack(said); }
+    void operator()(const control::Subscriptions& said) { session.on_subscriptions(said, now); }
+    void operator()(const control::SubscriptionsAck& said) { session.on_ack(said, now); }
     void operator()(const control::Credit& said) { session.on_credit(said, now); }
     void operator()(const control::Failed& said) { session.on_failed(said); }
     void operator()(const control::Ping&) { session.pong_owed_ = true; }
@@ -220,7 +220,7 @@ void Session::on_declare(const control::Declare& declare) {
   if (!queued_types_.empty()) purge_events();
 }
 
-void Session::on_subscriptions(const control::Subscriptions& said) {
+void Session::on_subscriptions(const control::Subscriptions& said, Instant now) {
   if (said.sequence != peer_sequence_ + 1) {
     refuse("subscriptions " + std::to_string(said.sequence) + " after " + std::to_string(peer_sequence_) +
            ": wanted the next number");
@@ -241,19 +241,23 @@ void Session::on_subscriptions(const control::Subscriptions& said) {
   if (theirs_ == Half::introduced) {
     theirs_ = Half::active;
     state_ = State::up;
+    await_ack(now);
     pending_.emplace_back(CameUp{});
   } else if (changed || less) {
     pending_.emplace_back(SubscriptionsChanged{});
   }
 }
 
-void Session::on_ack(const control::SubscriptionsAck& ack) {
+void Session::on_ack(const control::SubscriptionsAck& ack, Instant now) {
   if (ack.sequence == 0 || ack.sequence < applied_ || ack.sequence > sequence_) {
     refuse("subscriptionsAck " + std::to_string(ack.sequence) + ": wanted " +
            std::to_string(applied_ > 0 ? applied_ : 1) + " to " + std::to_string(sequence_));
   }
   if (ack.sequence == applied_) return;
   applied_ = ack.sequence;
+  // What is still owed has its time from now on.
+  ack_deadline_.reset();
+  await_ack(now);
   pending_.emplace_back(SubscriptionsApplied{ack.sequence});
 }
 

@@ -180,6 +180,21 @@ TEST(events_stop_at_the_window_and_go_on_when_credit_comes_back) {
   CHECK(!pair.a.session.waiting_for_credit());
 }
 
+TEST(the_credit_of_requests_comes_back_too_while_the_sender_waits) {
+  auto listener = named("listener");
+  listener.request_credit = 200;
+  Pair pair(named("publisher"), listener);
+  pair.b.catalog.requests_served = {event_type<Ask>().type_id()};
+  pair.settle();
+  const auto message = lahja_capn::build<Ask>([](Ask::Builder) {});
+  const auto frame = std::make_shared<const OutFrame>(
+      lahja_capn::FrameKind::request, pair.a.catalog.wire_id(event_type<Ask>().type_id()), *message);
+  for (std::size_t sent = 0; sent < 200; sent += frame->size()) CHECK(pair.a.session.send_request(frame).has_value());
+  pair.settle();
+  pair.b.session.request_taken(8);
+  CHECK(!output(pair.b.session, pair.now).empty());
+}
+
 TEST(credit_comes_back_in_halves_of_the_window_while_there_is_some) {
   auto listener = named("listener");
   listener.event_credit = 400;
@@ -324,11 +339,73 @@ TEST(events_that_are_not_wanted_any_more_leave_the_queue_before_the_acknowledgem
   pair.settle();
   CHECK(pair.a.session.waiting_for_credit());
   pair.b.catalog.events_wanted.erase(event_type<Count>().type_id());
-  pair.b.session.update_subscriptions();
+  pair.b.session.update_subscriptions(pair.now);
   pair.settle();
   CHECK(pair.b.session.all_applied());
   CHECK_EQUAL(pair.a.session.queued_bytes(), std::size_t{0});
   CHECK_EQUAL(pair.b.count<EventArrived>(), std::size_t{1});
+}
+
+Settings without_keepalive(const std::string& name) {
+  auto settings = named(name);
+  settings.keepalive = milliseconds(0);
+  return settings;
+}
+
+TEST(a_peer_that_does_not_acknowledge_subscriptions_is_given_up_after_30_seconds) {
+  Pair pair(without_keepalive("publisher"), without_keepalive("listener"));
+  pair.settle();
+  pair.pass(seconds(100));
+  CHECK(!pair.b.ended);
+  pair.b.catalog.events_wanted.erase(event_type<Count>().type_id());
+  pair.b.session.update_subscriptions(pair.now);
+  pair.pass(seconds(20));
+  // The first of the two is the one that is late.
+  pair.b.catalog.events_wanted.erase(event_type<Blob>().type_id());
+  pair.b.session.update_subscriptions(pair.now);
+  pair.pass(milliseconds(9999));
+  CHECK(!pair.b.ended);
+  pair.pass(milliseconds(1));
+  CHECK(pair.b.ended.has_value());
+  CHECK(pair.b.ended->code == GoodbyeCode::protocol_error);
+  CHECK(pair.b.ended->text.find("not acknowledged") != std::string::npos);
+}
+
+TEST(what_is_not_acknowledged_yet_has_its_time_from_the_last_acknowledgement_on) {
+  Pair pair(without_keepalive("publisher"), without_keepalive("listener"));
+  pair.settle();
+  pair.b.catalog.events_wanted.erase(event_type<Count>().type_id());
+  pair.b.session.update_subscriptions(pair.now);
+  pair.pass(seconds(29));
+  const std::string first = output(pair.b.session, pair.now);
+  pair.b.catalog.events_wanted.erase(event_type<Blob>().type_id());
+  pair.b.session.update_subscriptions(pair.now);
+  const std::string second = output(pair.b.session, pair.now);
+  input(pair.a, first, pair.now);
+  input(pair.b, output(pair.a.session, pair.now), pair.now);
+  pair.pass(milliseconds(29999));
+  CHECK(!pair.b.ended);
+  CHECK(!pair.b.session.all_applied());
+  input(pair.a, second, pair.now);
+  pair.settle();
+  CHECK(pair.b.session.all_applied());
+  CHECK(pair.b.session.deadline() == Instant::max());
+}
+
+TEST(the_first_subscriptions_must_be_acknowledged_too) {
+  Pair pair(without_keepalive("publisher"), without_keepalive("listener"));
+  pair.a.look(pair.now);
+  input(pair.b, output(pair.a.session, pair.now), pair.now);
+  input(pair.a, output(pair.b.session, pair.now), pair.now);
+  // The publisher's last words: its first subscriptions. The acknowledgement stands behind them.
+  const std::string last = output(pair.a.session, pair.now);
+  constexpr std::size_t ack_bytes = 48;
+  input(pair.b, last.substr(0, last.size() - ack_bytes), pair.now);
+  CHECK(pair.b.session.state() == Session::State::up);
+  CHECK(!pair.b.session.all_applied());
+  pair.pass(seconds(30));
+  CHECK(pair.b.ended.has_value());
+  CHECK(pair.b.ended->code == GoodbyeCode::protocol_error);
 }
 
 TEST(more_open_requests_than_the_limit_are_refused) {
@@ -391,7 +468,7 @@ TEST(events_of_a_type_that_a_new_row_disables_leave_the_queue) {
   CHECK(send_count(pair.a, 2) == Session::Queued::queued);
   pair.b.catalog.declare({{1001, lahja_capn::RowKind::structure, "Part", {6}}, {}});
   pair.b.catalog.events_wanted.insert(1001);
-  pair.b.session.update_subscriptions();
+  pair.b.session.update_subscriptions(pair.now);
   pair.settle();
   CHECK(!pair.a.session.wants(outer));
   CHECK_EQUAL(pair.a.session.queued_bytes(), count_bytes);

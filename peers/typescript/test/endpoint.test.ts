@@ -16,7 +16,7 @@ import { buildMessage } from "../src/capnp/build.js";
 import { encodeFrame, REQUEST } from "../src/wire/frame.js";
 import * as schema from "../generated/conformance.js";
 import { Answer, Ask, Blob, Count, Evolving, Late } from "../conformance/plans.js";
-import { helloOf, pair, RawPeer, settle, socketPath, until, watched } from "./support.js";
+import { helloOf, pair, RawPeer, settle, socketPath, until, type Watched, watched } from "./support.js";
 
 /** A frame with a Count: header, segment table, root pointer, one word. */
 const COUNT_BYTES = 40;
@@ -205,6 +205,59 @@ describe("a full queue", TIMEOUT, () => {
     raw.socket.pause();
     for (let i = 0; i < 200; i += 1) await endpoint.broadcast(Blob, (blob) => void blob._initData(10_000));
     await until("down", () => changes.some((change) => change.is === "down" && change.code === "tooSlow"));
+  });
+
+  /** An endpoint whose queue for a peer without credit is full, and a broadcast that waits for room in it. */
+  async function full(tooSlowMs: number): Promise<{ a: Watched; raw: RawPeer; sending: Promise<void>; sent: () => boolean }> {
+    const path = socketPath();
+    const a = watched("a", { queueBytes: 1000, tooSlowMs });
+    await a.endpoint.listen(path);
+    const raw = await RawPeer.connect(path);
+    raw.greet("full", { eventCredit: 1n });
+    await until("up", () => a.endpoint.peers.includes("full"));
+    let sent = false;
+    const sending = (async () => {
+      for (let i = 0; i < 3; i += 1) await a.endpoint.broadcast(Blob, (blob) => void blob._initData(1000));
+      sent = true;
+    })();
+    return { a, raw, sending, sent: () => sent };
+  }
+
+  it("is not too slow while credit comes back, however little", async () => {
+    const { a, raw, sending, sent } = await full(500);
+    for (let i = 0; i < 20; i += 1) {
+      raw.send({ is: "credit", events: 1n, requests: 0n });
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.ok(!sent());
+    assert.deepEqual(a.endpoint.peers, ["full"]);
+    raw.send({ is: "credit", events: 10_000n, requests: 0n });
+    await sending;
+  });
+
+  it("is too slow if it takes no event, whatever else it does", async () => {
+    const { raw, sending } = await full(200);
+    const asking = setInterval(() => raw.send({ is: "ping" }, { is: "credit", events: 0n, requests: 1n }), 10);
+    assert.equal((await raw.hears("goodbye")).code, "tooSlow");
+    clearInterval(asking);
+    await sending;
+  });
+
+  it("of a large event to a peer that reads slowly is not taken for one to a peer that reads nothing", async () => {
+    const path = socketPath();
+    const { endpoint, changes } = watched("a", { queueBytes: 1 << 20, tooSlowMs: 500 });
+    await endpoint.listen(path);
+    const raw = await RawPeer.connect(path);
+    raw.greet("slow", { frameLimit: 2 ** 30 });
+    await until("up", () => endpoint.peers.includes("slow"));
+    // Chunks of 64 KiB: 4 MiB take about two seconds.
+    raw.socket.on("data", () => {
+      raw.socket.pause();
+      setTimeout(() => raw.socket.resume(), 30);
+    });
+    for (let i = 0; i < 3; i += 1) await endpoint.broadcast(Blob, (blob) => void blob._initData(4 << 20));
+    assert.deepEqual(endpoint.peers, ["slow"], JSON.stringify(changes.at(-1)));
+    raw.socket.destroy();
   });
 });
 

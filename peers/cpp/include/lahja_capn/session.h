@@ -43,6 +43,8 @@ struct Settings {
   std::chrono::milliseconds keepalive{60000};
   unsigned keepalive_misses = 3;
   std::chrono::milliseconds handshake_timeout{10000};
+  // How long a peer may owe the acknowledgement of subscriptions.
+  std::chrono::milliseconds ack_timeout{30000};
   // From a goodbye until the socket is closed whatever the peer does.
   std::chrono::milliseconds linger{2000};
   // How long a peer may take nothing of what waits for it while somebody waits for room in its queue.
@@ -221,7 +223,7 @@ class Session {
 
   // --- subscriptions ---
   // Tells the peer what changed in the catalog. Returns the sequence to wait for in SubscriptionsApplied.
-  std::uint64_t update_subscriptions();
+  std::uint64_t update_subscriptions(Instant now);
   // The peer has acknowledged all that we asked for.
   bool all_applied() const { return applied_ >= ack_asked_; }
   const std::unordered_set<std::uint64_t>& peer_types() const { return peer_types_; }
@@ -284,8 +286,8 @@ class Session {
   void on_control(const Frame& frame, Instant now);
   void on_hello(const control::Hello& hello);
   void on_declare(const control::Declare& declare);
-  void on_subscriptions(const control::Subscriptions& subscriptions);
-  void on_ack(const control::SubscriptionsAck& ack);
+  void on_subscriptions(const control::Subscriptions& subscriptions, Instant now);
+  void on_ack(const control::SubscriptionsAck& ack, Instant now);
   void on_credit(const control::Credit& credit, Instant now);
   void on_failed(const control::Failed& failed);
   void on_event(const Row& row, Frame frame);
@@ -296,6 +298,8 @@ class Session {
   // session.cpp
   void queue_hello();
   void declare_new();
+  void tell_subscriptions();
+  void await_ack(Instant now);
   void refuse_request(std::uint64_t correlation, std::size_t size, FailedCode code, const std::string& text);
   void purge_events();
   bool still_wanted(std::uint64_t type_id);
@@ -364,6 +368,8 @@ class Session {
   Instant handshake_deadline_;
   Instant linger_deadline_{};
   Instant last_received_;
+  // While the peer owes us an acknowledgement.
+  std::optional<Instant> ack_deadline_;
   // When the peer last took something of what waits for it: bytes of events, or events whose credit came back.
   Instant last_taken_;
   bool room_wanted_ = false;

@@ -11,6 +11,9 @@ export function now(): number {
   return performance.now();
 }
 
+/** Bytes that are handed to the stream at a time. */
+const PIECE_BYTES = 262_144;
+
 export class Connection {
   readonly session: Session;
   /** Resolves when the stream is closed. */
@@ -23,9 +26,15 @@ export class Connection {
   #scheduled = false;
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
-  /** When the last event was handed to the stream, or the first of those that wait found the queue full. */
+  /**
+   * When the peer last took something of the events that wait, in that bytes of them were handed to the stream or credit
+   * came back; or when the first of those that wait found the queue full.
+   */
   #progress = now();
-  #sentEvents = 0;
+  #creditReturns = 0;
+  /** What is left of a frame that is written in pieces, and whether that is an event. */
+  #rest: Uint8Array | null = null;
+  #restIsEvent = false;
   #acknowledgements: { sequence: bigint; done: () => void }[] = [];
   #probes: (() => void)[] = [];
 
@@ -74,6 +83,9 @@ export class Connection {
     this.session.receive(chunk, now());
     for (const heard of this.#probes.splice(0)) heard();
     if (this.session.backlogFull) this.stream.pause();
+    const { creditReturns } = this.session;
+    if (creditReturns !== this.#creditReturns) this.#progress = now();
+    this.#creditReturns = creditReturns;
     this.#after();
   }
 
@@ -110,25 +122,36 @@ export class Connection {
     if (this.#ending || this.#isClosed) return;
     if (!this.#blocked) {
       this.stream.cork();
-      for (let frame = this.session.next(); frame !== null; frame = this.session.next()) {
-        if (!this.stream.write(frame)) {
+      for (let piece = this.#next(); piece !== null; piece = this.#next()) {
+        if (!this.stream.write(piece)) {
           this.#blocked = true;
           break;
         }
       }
       this.stream.uncork();
-      const { sentEvents } = this.session.outbox;
-      if (sentEvents !== this.#sentEvents) this.#progress = now();
-      this.#sentEvents = sentEvents;
     } else if (this.session.end !== null) {
       // The goodbye goes behind what the stream holds: it is the last frame, so nothing piles up.
-      const goodbye = this.session.next();
-      if (goodbye !== null) this.stream.write(goodbye);
+      for (let piece = this.#next(); piece !== null; piece = this.#next()) this.stream.write(piece);
     }
     if (this.session.saidGoodbye) {
       this.#ending = true;
       this.stream.end();
     }
+  }
+
+  /** What to write next. A large frame goes in pieces, so that a peer that reads slowly is seen to read. */
+  #next(): Uint8Array | null {
+    if (this.#rest === null) {
+      const { sentEvents } = this.session.outbox;
+      this.#rest = this.session.next();
+      this.#restIsEvent = this.session.outbox.sentEvents !== sentEvents;
+    }
+    const frame = this.#rest;
+    if (frame === null) return null;
+    if (this.#restIsEvent) this.#progress = now();
+    const isLarge = frame.length > PIECE_BYTES;
+    this.#rest = isLarge ? frame.subarray(PIECE_BYTES) : null;
+    return isLarge ? frame.subarray(0, PIECE_BYTES) : frame;
   }
 
   #arm(): void {
@@ -169,7 +192,7 @@ export class Connection {
     const until = now() + timeoutMs;
     this.wake();
     while (!this.#isClosed && this.session.end === null && now() < until) {
-      if (this.session.outbox.empty && this.stream.writableLength === 0) return;
+      if (this.session.outbox.empty && this.#rest === null && this.stream.writableLength === 0) return;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }
@@ -184,7 +207,7 @@ export class Connection {
   /** Change our subscriptions; resolves when the peer has applied them, or is gone. */
   async subscribe(add: readonly EventType[], remove: readonly EventType[], all: boolean): Promise<void> {
     if (!this.session.isAccepted) return;
-    const sequence = this.session.subscribe(add, remove, all);
+    const sequence = this.session.subscribe(add, remove, all, now());
     this.wake();
     await new Promise<void>((done) => this.#acknowledgements.push({ sequence, done }));
   }

@@ -77,6 +77,7 @@ export class Endpoint {
       requestCredit: 4n * 1024n * 1024n,
       keepaliveMs: 60_000,
       handshakeMs: 10_000,
+      ackMs: 30_000,
       queueBytes: 16 * 1024 * 1024,
       tooSlowMs: 5000,
       requestTimeoutMs: 30_000,

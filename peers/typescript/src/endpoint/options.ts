@@ -21,9 +21,11 @@ export interface EndpointOptions {
   readonly keepaliveMs?: number;
   /** Default 10,000. */
   readonly handshakeMs?: number;
+  /** A peer that does not acknowledge subscriptions for so long is disconnected. Default 30,000. */
+  readonly ackMs?: number;
   /** Bytes of events that may wait for one peer before a broadcast waits. Default 16 MiB. */
   readonly queueBytes?: number;
-  /** A full peer that takes no event for so long is disconnected. Default 5,000. */
+  /** A full peer that takes no event, and gives no credit back, for so long is disconnected. Default 5,000. */
   readonly tooSlowMs?: number;
   /** How long a request waits for its answer if it does not say. Default 30,000. */
   readonly requestTimeoutMs?: number;

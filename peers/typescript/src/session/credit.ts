@@ -54,6 +54,16 @@ export class ReceiveWindow {
     if (!this.#unlimited) this.#balance -= BigInt(bytes);
   }
 
+  /** The peer may send nothing now. */
+  get usedUp(): boolean {
+    return !this.#unlimited && this.#balance <= 0n;
+  }
+
+  /** Something has come back that the peer was not told of. */
+  get owes(): boolean {
+    return this.#owed > 0n;
+  }
+
   giveBack(bytes: number): void {
     if (!this.#unlimited) this.#owed += BigInt(bytes);
   }
@@ -69,5 +79,36 @@ export class ReceiveWindow {
     this.#owed = 0n;
     this.#balance += owed;
     return owed;
+  }
+}
+
+/**
+ * Milliseconds after which a sender that may send nothing gets what is owed to it, however little: so it can tell a slow
+ * receiver from one that takes nothing. docs/wire.md allows 1,000. Not at once: the consumer may be slow, and then each
+ * event would cost a message.
+ */
+const CREDIT_REST_MS = 500;
+
+/** Says when to look whether a sender waits for credit that is owed to it. */
+export class CreditClock {
+  #deadline: number | null = null;
+
+  constructor(private readonly windows: readonly ReceiveWindow[]) {}
+
+  get deadline(): number | null {
+    return this.#deadline;
+  }
+
+  /** A window was charged. */
+  charged(now: number): void {
+    if (this.windows.some((window) => window.usedUp)) this.#deadline ??= now + CREDIT_REST_MS;
+  }
+
+  /** Whether credit must be sent now. */
+  check(now: number): boolean {
+    if (this.#deadline === null || now < this.#deadline) return false;
+    this.#deadline = null;
+    this.charged(now);
+    return this.windows.some((window) => window.usedUp && window.owes);
   }
 }

@@ -19,6 +19,7 @@ export interface SessionSettings {
   readonly keepaliveMs: number;
   readonly keepaliveMisses: number;
   readonly handshakeMs: number;
+  readonly ackMs: number;
   readonly goodbyeMs: number;
   readonly queueBytes: number;
 }

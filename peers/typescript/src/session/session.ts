@@ -8,12 +8,12 @@ import type { EventType } from "../types.js";
 import { type Control, cutText, decodeControl, type Failed, type Hello, type Subscriptions } from "../wire/control.js";
 import { type Frame, FrameDecoder, type FrameHeader } from "../wire/frame.js";
 import { LONG_TEXT_BYTES, MAX_OPEN_REQUESTS, SHORT_TEXT_BYTES } from "../wire/limits.js";
-import { ReceiveWindow, SendWindow } from "./credit.js";
+import { CreditClock, ReceiveWindow, SendWindow } from "./credit.js";
 import { checkHello } from "./hello.js";
 import { Keepalive } from "./keepalive.js";
 import { Outbox, type RequestItem } from "./outbox.js";
 import type { End, Owner, SessionSettings, Ticket } from "./owner.js";
-import { PeerSubscriptions } from "./subscriptions.js";
+import { Acknowledgements, PeerSubscriptions } from "./subscriptions.js";
 import { Declared, type OwnTable, partRows, PeerTable } from "./table.js";
 
 type Direction = "opening" | "introduced" | "active";
@@ -26,6 +26,8 @@ export class Session {
   #declared: Declared;
   #events: ReceiveWindow;
   #requests: ReceiveWindow;
+  #creditClock: CreditClock;
+  #owesCredit = false;
   #keepalive: Keepalive;
   /** What the peer has sent, and what we have. */
   #theirs: Direction = "opening";
@@ -39,8 +41,7 @@ export class Session {
   #end: End | null = null;
   #goodbyeSent = false;
   readonly #wanted = new PeerSubscriptions();
-  #ourSequence = 0n;
-  #acknowledged = 0n;
+  readonly #acknowledgements: Acknowledgements;
   #oweAck = false;
   #owePong = false;
   /** Requests of ours that are open. */
@@ -54,6 +55,8 @@ export class Session {
   skipped = 0;
   late = 0;
   receivedEvents = 0;
+  /** How often the peer gave credit of events back: it has taken some. */
+  creditReturns = 0;
   /** When the last byte arrived. */
   heardAt = 0;
 
@@ -69,6 +72,8 @@ export class Session {
     this.#decoder = new FrameDecoder(settings.frameLimit, (header) => this.#admit(header));
     this.#events = new ReceiveWindow(settings.eventCredit);
     this.#requests = new ReceiveWindow(settings.requestCredit);
+    this.#creditClock = new CreditClock([this.#events, this.#requests]);
+    this.#acknowledgements = new Acknowledgements(settings.ackMs);
     this.#keepalive = new Keepalive(settings.keepaliveMs, settings.keepaliveMisses, now);
     this.#handshakeDeadline = now + settings.handshakeMs;
     this.outbox = new Outbox(settings.queueBytes, () => this.#owed());
@@ -126,9 +131,13 @@ export class Session {
         }
       }
     } catch (error) {
-      if (error instanceof ProtocolError) this.goodbye(error.code, error.message, now);
-      else this.goodbye("internalError", String(error), now);
+      this.#refuse(error, now);
     }
+  }
+
+  #refuse(error: unknown, now: number): void {
+    if (error instanceof ProtocolError) this.goodbye(error.code, error.message, now);
+    else this.goodbye("internalError", String(error), now);
   }
 
   /** The stream ended, or broke. */
@@ -165,6 +174,7 @@ export class Session {
     if (frame.kind === "event") this.#takeEvent(typeId, frame);
     else if (frame.kind === "request") this.#takeRequest(typeId, frame);
     else this.#takeResponse(typeId, frame);
+    this.#creditClock.charged(now);
   }
 
   #takeControl(message: Control, now: number): void {
@@ -190,17 +200,11 @@ export class Session {
         this.#takeSubscriptions(message, now);
         break;
       case "subscriptionsAck":
-        if (message.sequence < 1n || message.sequence > this.#ourSequence || message.sequence < this.#acknowledged) {
-          throw new ProtocolError(
-            "protocolError",
-            `an acknowledgement of subscriptions ${message.sequence}; ` +
-              `the last sent are ${this.#ourSequence}, the last acknowledged ${this.#acknowledged}`,
-          );
-        }
-        this.#acknowledged = message.sequence;
+        this.#acknowledgements.reached(message.sequence, now);
         this.#owner.acknowledged(message.sequence);
         break;
       case "credit":
+        if (message.events > 0n) this.creditReturns += 1;
         this.outbox.eventsWindow!.add(message.events);
         this.outbox.requestsWindow!.add(message.requests);
         break;
@@ -240,6 +244,7 @@ export class Session {
   #upIfSo(now: number): void {
     if (!this.isUp) return;
     this.#keepalive.heard(now);
+    this.#acknowledgements.await(now);
     this.#owner.up();
   }
 
@@ -331,7 +336,7 @@ export class Session {
     if (this.#end !== null || this.#ours === "active") return;
     if (this.settings.role === "acceptor") this.#sendHello();
     this.#ours = "active";
-    this.subscribe([...types], [], all);
+    this.subscribe([...types], [], all, now);
     this.#deciding = false;
     this.#upIfSo(now);
     const backlog = this.#backlog;
@@ -371,18 +376,19 @@ export class Session {
   }
 
   /** Change our subscriptions; gives the sequence that will be acknowledged. */
-  subscribe(add: readonly EventType[], remove: readonly EventType[], all: boolean): bigint {
+  subscribe(add: readonly EventType[], remove: readonly EventType[], all: boolean, now: number): bigint {
     this.declare(add);
-    this.#ourSequence += 1n;
+    const sequence = this.#acknowledgements.next();
     this.outbox.control({
       is: "subscriptions",
-      sequence: this.#ourSequence,
+      sequence,
       add: add.map((type) => type.typeId),
       remove: remove.map((type) => type.typeId),
       all,
       ackWanted: true,
     });
-    return this.#ourSequence;
+    if (this.isUp) this.#acknowledgements.await(now);
+    return sequence;
   }
 
   /** The peer subscribes to this type, or to all. */
@@ -485,7 +491,8 @@ export class Session {
       this.#oweAck = false;
       return { is: "subscriptionsAck", sequence: this.#wanted.sequence };
     }
-    if (this.#events.due || this.#requests.due) {
+    if (this.#owesCredit || this.#events.due || this.#requests.due) {
+      this.#owesCredit = false;
       return { is: "credit", events: this.#events.take(), requests: this.#requests.take() };
     }
     return null;
@@ -494,7 +501,10 @@ export class Session {
   /** When tick() is to be called at the latest; null for never. */
   get deadline(): number | null {
     if (this.#end !== null) return this.#closeDeadline;
-    return this.isUp ? this.#keepalive.deadline : this.#handshakeDeadline;
+    if (!this.isUp) return this.#handshakeDeadline;
+    const clocks = [this.#keepalive, this.#creditClock, this.#acknowledgements];
+    const deadlines = clocks.flatMap(({ deadline }) => (deadline === null ? [] : [deadline]));
+    return deadlines.length === 0 ? null : Math.min(...deadlines);
   }
 
   /** Do what time demands. True: the connection must be closed now. Read everything that is readable before. */
@@ -505,6 +515,13 @@ export class Session {
         const { handshakeMs } = this.settings;
         this.goodbye("handshakeTimeout", `the handshake did not end within ${handshakeMs} ms`, now);
       }
+      return false;
+    }
+    if (this.#creditClock.check(now)) this.#owesCredit = true;
+    try {
+      this.#acknowledgements.check(now);
+    } catch (error) {
+      this.#refuse(error, now);
       return false;
     }
     const todo = this.#keepalive.check(now);

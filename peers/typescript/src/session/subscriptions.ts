@@ -1,10 +1,11 @@
-/** What a peer subscribes to: docs/wire.md section 7. */
+/** Who subscribes to what: docs/wire.md section 7. */
 
 import { ProtocolError } from "../errors.js";
 import type { Subscriptions } from "../wire/control.js";
 import type { Outbox } from "./outbox.js";
 import type { PeerTable } from "./table.js";
 
+/** What a peer subscribes to. */
 export class PeerSubscriptions {
   readonly #wanted = new Set<bigint>();
   #all = false;
@@ -47,5 +48,50 @@ export class PeerSubscriptions {
       added: changed.filter((typeId) => this.#wanted.has(typeId)),
       removed: changed.filter((typeId) => !this.#wanted.has(typeId)),
     };
+  }
+}
+
+/** How far a peer has acknowledged our subscriptions, and until when it has to. */
+export class Acknowledgements {
+  #sequence = 0n;
+  #acknowledged = 0n;
+  #deadline: number | null = null;
+
+  constructor(private readonly timeoutMs: number) {}
+
+  /** The sequence of the next `subscriptions`. */
+  next(): bigint {
+    this.#sequence += 1n;
+    return this.#sequence;
+  }
+
+  /** When a peer that still owes one is to be given up. */
+  get deadline(): number | null {
+    return this.#deadline;
+  }
+
+  /** Starts the time that the peer has, unless it runs, or nothing is owed. For a connection that is up. */
+  await(now: number): void {
+    if (this.#acknowledged < this.#sequence) this.#deadline ??= now + this.timeoutMs;
+  }
+
+  /** The peer has applied them up to this one. What is still owed has its time from now on. */
+  reached(sequence: bigint, now: number): void {
+    if (sequence < 1n || sequence > this.#sequence || sequence < this.#acknowledged) {
+      throw new ProtocolError(
+        "protocolError",
+        `an acknowledgement of subscriptions ${sequence}; ` +
+          `the last sent are ${this.#sequence}, the last acknowledged ${this.#acknowledged}`,
+      );
+    }
+    this.#acknowledged = sequence;
+    this.#deadline = null;
+    this.await(now);
+  }
+
+  /** Throws if the peer took too long. */
+  check(now: number): void {
+    if (this.#deadline === null || now < this.#deadline) return;
+    throw new ProtocolError("protocolError", `subscriptions were not acknowledged within ${this.timeoutMs} ms`);
   }
 }
