@@ -89,7 +89,8 @@ class Pair:
 
     def write(self, mine: int) -> int:
         """Send what may be sent; returns how many bytes."""
-        data = b"".join(self.sessions[mine].data_to_send())
+        # No more than the socket takes at once: nobody reads meanwhile.
+        data = b"".join(self.sessions[mine].data_to_send(64 * 1024))
         if data:
             self.sockets[mine].sendall(data)
         return len(data)
