@@ -115,6 +115,7 @@ class ConnectingEndpoint(LivingEndpoint):
         try:
             with anyio.CancelScope() as self._listener_scope:
                 while self._listener is listener:
+                    await self._handshakes.room()
                     await self._runtime.wait_readable(listener.fileno())
                     if self._listener is not listener:
                         break  # stopped in the very turn in which somebody came
@@ -145,14 +146,16 @@ class ConnectingEndpoint(LivingEndpoint):
             channel.close()
             return
         if ready:
-            self._start_connection(channel, None)
+            self._start_accepted(channel)
         else:
-            self._spawn(self._begin_and_start, channel)
+            scope = anyio.CancelScope()
+            self._handshakes.begin(channel, scope.cancel)
+            self._spawn(self._begin_and_start, channel, scope)
 
-    async def _begin_and_start(self, channel: Channel) -> None:
+    async def _begin_and_start(self, channel: Channel, scope: anyio.CancelScope) -> None:
         begun = False
         try:
-            with anyio.move_on_after(self.limits.handshake_timeout_s):
+            with scope, anyio.move_on_after(self.limits.handshake_timeout_s):
                 await self._begin(channel)
                 begun = True
         except (OSError, LahjaError) as error:
@@ -160,8 +163,22 @@ class ConnectingEndpoint(LivingEndpoint):
         finally:
             if not begun:
                 channel.close()
+                self._handshakes.end(channel)
         if begun:
-            self._start_connection(channel, None)
+            self._start_accepted(channel)
+
+    def _start_accepted(self, channel: Channel) -> None:
+        connection = self._start_connection(channel, None)
+
+        def hang_up() -> None:
+            connection.say_goodbye(
+                "handshakeTimeout",
+                f"{self.name!r} has {self.limits.handshakes} handshakes under way (Limits.handshakes), of which this "
+                "one had lasted longest",
+            )
+            connection.stop()
+
+        self._handshakes.begin(channel, hang_up)
 
     async def _begin(self, channel: Channel) -> None:
         """Wait until a channel carries bytes: connected, and past its TLS handshake."""
@@ -204,6 +221,7 @@ class ConnectingEndpoint(LivingEndpoint):
             )
             connection.say_goodbye("internalError", "internal error")
         finally:
+            self._handshakes.end(connection.channel)
             self._peers.remove(connection)
             self._bus.connection_closed(connection, "disconnected")
 
@@ -398,6 +416,7 @@ class ConnectingEndpoint(LivingEndpoint):
         connection.accept(self._bus.type_ids(), self._bus.version, self._peers.left(connection.name))
 
     def on_up(self, connection: Connection) -> None:
+        self._handshakes.end(connection.channel)
         self._bus.peers_changed()
         self._peers.came_up(connection)
 

@@ -155,6 +155,10 @@ class ConnectionCore(ABC):
         self._sequence_versions: dict[int, int] = {}
 
     @property
+    def channel(self) -> Channel:
+        return self._channel
+
+    @property
     def identity(self) -> str:
         """Whose peer this is, by the word of the kernel or of a certificate; "" if nobody knows."""
         return self._channel.identity

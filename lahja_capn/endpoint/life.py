@@ -23,6 +23,7 @@ from .arguments import check_limits, check_policy, check_seconds, check_uids
 from .bus import Bus
 from .config import ConnectionConfig, check_endpoint_name
 from .handlers import HandlerErrorHook
+from .handshakes import Handshakes
 from .keeping import KeptConnections
 from .limitedlog import LimitedLog
 from .needs import Listener, Runtime, Tasks, Transport, Waiter
@@ -112,6 +113,7 @@ class LivingEndpoint(EndpointAPI):
         self._timer_deadline = float("-inf")
         self._life_waiters: list[Waiter[None]] = []
         self._listener: Listener | None = None
+        self._handshakes = Handshakes(name, self._runtime, self.limits.handshakes)
         self._listener_scope: anyio.CancelScope | None = None
         self._serving_at: ConnectionConfig | None = None
         self._server_stopped = False
@@ -235,8 +237,8 @@ class LivingEndpoint(EndpointAPI):
         _living.discard(self)
         error = LifecycleError(f"Endpoint {self.name!r} stopped")
         self._bus.stop(error)
-        self._peers.connections_changed.stop(error)
-        self._peers.subscriptions_changed.stop(error)
+        self._peers.stop(error)
+        self._handshakes.stop()
         self._log_refused.end(self.name, "connections that were refused")
         self._log_ended.end(self.name, "connections that ended")
         self._log_disabled.end(self.name, "types that are not exchanged")

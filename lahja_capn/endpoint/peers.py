@@ -35,6 +35,7 @@ from ..wire.limits import UNLIMITED, Limits
 from .changes import Changes
 from .connection import Connection
 from .core import ConnectionCore
+from .limitedlog import LimitedLog
 from .needs import Runtime
 
 logger = logging.getLogger("lahja_capn.endpoint")
@@ -59,6 +60,7 @@ class Peers:
         self.connections_changed = Changes(runtime)
         self.subscriptions_changed = Changes(runtime)
         self._serial = 0
+        self._log_full = LimitedLog(logger)
 
     # --- table ----------------------------------------------------------------------------------------
 
@@ -125,6 +127,12 @@ class Peers:
                 del table[name]
         self._both_changed()
 
+    def stop(self, error: LahjaError) -> None:
+        """Nothing will change any more."""
+        self.connections_changed.stop(error)
+        self.subscriptions_changed.stop(error)
+        self._log_full.end(self._local.name, "peers that were refused")
+
     def _both_changed(self) -> None:
         self.connections_changed.notify()
         self.subscriptions_changed.notify()
@@ -181,6 +189,14 @@ class Peers:
             newcomer.say_goodbye("duplicate", "both sides connected; the one opened by the lower name stays")
 
     def _hold(self, newcomer: Connection, name: str, accept: Callable[[Connection], None]) -> None:
+        limit = self._limits.connections
+        if len(self._holders) >= limit and not newcomer.dialed:
+            text = (
+                f"{self._local.name!r} has {limit} connections and takes no more (Limits.connections there)"
+            )
+            self._log_full.log(logging.WARNING, "%s: refused %r: %s", self._local.name, name, text)
+            newcomer.say_goodbye("notPermitted", text)
+            return
         self._holders[name] = newcomer
         accept(newcomer)
 

@@ -49,7 +49,7 @@ def is_final(error: Exception) -> bool:
     if isinstance(error, ConnectionAttemptRejected):
         # Without a code it is ours: the user who serves there is none of those allowed.
         code = getattr(error, "code", "")
-        return code in ("", "invalidName", "notPermitted") and not isinstance(error, DuplicateConnection)
+        return code in ("", "invalidName") and not isinstance(error, DuplicateConnection)
     return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
 
 

@@ -58,6 +58,10 @@ DROP_NOTICE_S: Final = 1.0
 # docs/wire.md allows 1 s.
 CREDIT_REST_S: Final = 0.5
 
+# A handshake that has lasted so long is hung up if others wait for its place (`Limits.handshakes`). An honest one takes
+# some turns of two event loops, with TLS some round trips; and `name_probe_s` where its name is still held.
+HANDSHAKE_PATIENCE_S: Final = 2.0
+
 # Texts we send are cut to this many UTF-8 bytes: an exception's text may be of any length.
 GOODBYE_TEXT_BYTES: Final = 1 * KIB
 FAILED_TEXT_BYTES: Final = 16 * KIB
@@ -81,6 +85,14 @@ class Limits:
     frame_bytes: int = 64 * MIB
     # Time from the connection's start until the peer's first subscriptions arrived.
     handshake_timeout_s: float = 10.0
+    # Handshakes under way of peers that connect to us; more wait in the system's queue. Each may cost a receive
+    # buffer, a control frame and an id table before we know who it is, and 64 are as many as a burst of honest ones
+    # needs: one takes a millisecond.
+    handshakes: int = 64
+    # Peers connected at a time, those that we connected to included; one more that connects to us is refused. Each
+    # may fill its queue and its windows. Just below the 1,024 descriptors that a process usually has, so that it is
+    # this limit that speaks and names itself.
+    connections: int = 1_000
     # Segments in one message that we accept.
     segments: int = MAX_SEGMENTS
     # Rows of a peer's id table: event types, and structs reachable from them.
@@ -116,6 +128,8 @@ class Limits:
             value = getattr(self, name)
             if value != UNLIMITED:
                 _within(name, value, 0, MAX_CREDIT)
+        _within("handshakes", self.handshakes, 1, MAX_CREDIT)
+        _within("connections", self.connections, 1, MAX_CREDIT)
         _within("open_requests", self.open_requests, 1, MAX_CREDIT)
         _within("queued_per_peer_bytes", self.queued_per_peer_bytes, 1, MAX_CREDIT)
         _within("queued_per_endpoint_bytes", self.queued_per_endpoint_bytes, 1, MAX_CREDIT)

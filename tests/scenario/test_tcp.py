@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import socket
@@ -323,6 +324,31 @@ async def test_client_that_never_finishes_its_tls_handshake_is_hung_up_in_time(
 
             await eventually(hung_up)
         assert client.is_connected_to("server")
+
+
+@scenario
+async def test_tls_handshakes_that_do_not_end_are_bounded_and_keep_nobody_out(
+    runtime: Runtime, server_tls: TLS, client_tls: TLS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lahja_capn.endpoint.handshakes.HANDSHAKE_PATIENCE_S", 0.2)
+    async with (
+        runtime.endpoint_class.serve(secured("server", server_tls), limits=Limits(handshakes=2)) as server,
+        runtime.endpoint_class("client").run() as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        most = []
+        take = server._take_channel
+
+        def counted(channel: Any) -> None:
+            take(channel)
+            most.append(len(server._handshakes))
+
+        server._take_channel = counted
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.serving_at.host_and_port[1])))
+        await client.connect_to_endpoints(reaching(server, client_tls))
+        assert max(most) == 2
+        assert len(most) == 9
 
 
 @scenario
