@@ -86,13 +86,13 @@ async def consume(config: ConnectionConfig, name: str, count: str) -> None:
 
 
 async def flood(config: ConnectionConfig, name: str, _: str) -> None:
-    """Publish large events for ever."""
+    """Publish large events for ever, of bytes that no buffer has before they came."""
     async with Endpoint(name).run() as endpoint:
         await endpoint.connect_to_endpoints(config)
         await endpoint.wait_until_endpoint_subscribed_to("server", Blob)
         number = 0
         while True:
-            await endpoint.broadcast(Blob(number=number, data=bytes(4_000_000)))
+            await endpoint.broadcast(Blob(number=number, data=b"x" * 4_000_000))
             number += 1
 
 

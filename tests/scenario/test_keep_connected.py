@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -458,3 +460,31 @@ async def test_twenty_servers_that_start_again_at_once_are_all_there_again(
                 for config in configs:
                     tasks.start_soon(serve, config)
             await eventually(lambda: not client._peers.up)
+
+
+@pytest.mark.slow
+def test_fifty_clients_of_a_server_that_starts_again_are_all_back_and_served(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    config, clients = at(short_tmp_path, "server"), 50
+    got = Collector()
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            kept = []
+            for number in range(clients):
+                client = await stack.enter_async_context(runtime.endpoint_class(f"client-{number}").run())
+                client.subscribe(Count, got)
+                kept.append(client.keep_connected(config))
+            for start in range(2):
+                began = time.monotonic()
+                async with runtime.endpoint_class.serve(config) as server:
+                    for one in kept:
+                        await one.connected()
+                    print(f"{clients} clients are there {time.monotonic() - began:.2f} s after start {start}")
+                    await eventually(lambda: len(server._peers.up) == clients)
+                    await server.broadcast(Count(number=start))
+                    await got.until(clients * (start + 1))
+        assert sorted(got.numbers) == [0] * clients + [1] * clients
+
+    runtime.run(main, debug=False)

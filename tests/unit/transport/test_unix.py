@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -380,8 +381,18 @@ def test_squatter_on_our_path_is_not_connected_to(short_tmp_path: Path) -> None:
 # --- two that bind at once ----------------------------------------------------------------------------------
 
 
-def test_of_many_that_find_a_stale_file_at_once_one_serves(short_tmp_path: Path) -> None:
+def test_of_many_that_find_a_stale_file_at_once_one_serves(
+    short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = short_tmp_path / "s.ipc"
+    unlink = os.unlink
+
+    def slow_unlink(path: Path) -> None:
+        # Without the lock another one serves by now, and its living file is removed.
+        time.sleep(0.005)
+        unlink(path)
+
+    monkeypatch.setattr("lahja_capn.transport.unix.os.unlink", slow_unlink)
     barrier = threading.Barrier(4)
     listeners: list[UnixListener] = []
     refused: list[AddressInUse] = []
