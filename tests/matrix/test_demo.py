@@ -46,4 +46,6 @@ def test_each_language_that_is_built_has_its_part_in_the_conversation(short_tmp_
         assert re.search(
             rf"^ *[\d.]+ s  Python +is asked by {title} for twice 21$", ended.stdout, re.MULTILINE
         )
+        farewell = rf"^ *[\d.]+ s  {title} +hub (is gone|says goodbye): .*\bshutdown\b"
+        assert re.search(farewell, ended.stdout, re.MULTILINE), ended.stdout
         assert re.search(rf'Python +is told by {title}: "twice \d+" is \d+$', ended.stdout, re.MULTILINE)

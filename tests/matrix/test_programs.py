@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 from tests.vectors.loading import names
 from tests.vectors.store import FOLDERS
 
-from .pair import PYTHON_SIDES, Side
+from .pair import PYTHON_SIDES, START_LIMIT_S, Side
+from .program import LIMIT_S, Program
 from .test_matrix import SIDES
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
@@ -116,3 +119,48 @@ def test_a_bad_command_line_ends_with_2(side: Side, arguments: str) -> None:
     assert ended.returncode == 2, ended.stdout + ended.stderr
     assert ended.stdout == ""
     assert ended.stderr != ""
+
+
+HANDSHAKE_S = 0.3
+# For a busy machine; and below the 10 s of a program that does not do as it is told.
+REFUSED_LIMIT_S = 5.0
+
+
+def refusal(program: Program) -> float:
+    """Wait until the program has given its connection up because of the deadline; when that was."""
+    line = program.wait("refused", limit_s=REFUSED_LIMIT_S)
+    assert line == {"is": "refused", "code": "handshakeTimeout"}
+    return time.monotonic()
+
+
+@each_program
+def test_who_says_nothing_is_given_up_at_the_handshake_deadline(side: Side, short_tmp_path: Path) -> None:
+    path = os.fspath(short_tmp_path / "s.ipc")
+    deadline = ("--handshake-ms", str(round(HANDSHAKE_S * 1000)))
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.settimeout(LIMIT_S)
+        program = side.start("server", "--serve", path, *deadline)
+        try:
+            program.wait("listening", limit_s=START_LIMIT_S)
+            started = time.monotonic()
+            mute.connect(path)
+            assert refusal(program) - started >= HANDSHAKE_S
+            # A frame, and then the end: what it says is known from the line above.
+            assert len(mute.recv(1000)) >= 32
+            assert mute.recv(1000) == b""
+            # Else it would wait for our end of the stream.
+            mute.close()
+            program.stop()
+        finally:
+            program.close()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(START_LIMIT_S)
+        listener.bind(f"{path}.mute")
+        listener.listen()
+        program = side.start("client", "--connect", f"{path}.mute", "--expect", "server", *deadline)
+        try:
+            mute, _ = listener.accept()
+            with mute:
+                refusal(program)
+        finally:
+            program.close()

@@ -14,7 +14,8 @@ namespace {
 const char usage[] =
     "conformance vectors DIR\n"
     "conformance peer --name NAME (--serve PATH | --connect PATH --expect NAME) [--event-credit BYTES]\n"
-    "                 [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]\n";
+    "                 [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]\n"
+    "                 [--handshake-ms MS]\n";
 
 struct BadUsage : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -50,6 +51,8 @@ conformance_program::PeerOptions peer_options(int argc, char** argv) {
       options.config.frame_limit = static_cast<std::uint32_t>(limit);
     } else if (option == "--keepalive-ms") {
       options.config.keepalive = std::chrono::milliseconds(number(option, value));
+    } else if (option == "--handshake-ms") {
+      options.config.handshake_timeout = std::chrono::milliseconds(number(option, value));
     } else {
       throw BadUsage("there is no option " + option);
     }

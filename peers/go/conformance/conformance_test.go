@@ -180,6 +180,8 @@ type running struct {
 	input io.WriteCloser
 	lines chan object
 	code  chan int
+	// passed has the lines that nobody has waited for yet.
+	passed []object
 }
 
 func run(t *testing.T, args ...string) *running {
@@ -216,9 +218,16 @@ func (r *running) do(format string, args ...any) {
 	}
 }
 
-// says skips lines until one with this `is`.
+// says waits for a line with this `is`. The lines before it stay: an answer that runs on beside the others may come at
+// any time.
 func (r *running) says(is string) object {
 	r.t.Helper()
+	for i, line := range r.passed {
+		if line["is"] == is {
+			r.passed = append(r.passed[:i:i], r.passed[i+1:]...)
+			return line
+		}
+	}
 	late := time.After(patience)
 	for {
 		select {
@@ -232,6 +241,7 @@ func (r *running) says(is string) object {
 			if line["is"] == "error" {
 				r.t.Fatalf("it says %v, wanted %s", line, is)
 			}
+			r.passed = append(r.passed, line)
 		case <-late:
 			r.t.Fatalf("it does not say %s", is)
 		}

@@ -66,6 +66,7 @@ func runPeer(args []string, in io.Reader, out io.Writer) int {
 	requestCredit := flags.Uint64("request-credit", 4<<20, "window in bytes")
 	frameLimit := flags.Int("frame-limit", 64<<20, "bytes")
 	keepalive := flags.Int64("keepalive-ms", 60_000, "milliseconds; 0: never")
+	handshake := flags.Int64("handshake-ms", 10_000, "milliseconds until a connection must be up")
 	if flags.Parse(args) != nil || flags.NArg() > 0 || (*serve == "") == (*connect == "") || (*connect == "") != (*expect == "") {
 		log.Print("wanted --name NAME and either --serve PATH or --connect PATH --expect NAME")
 		return 2
@@ -80,6 +81,8 @@ func runPeer(args []string, in io.Reader, out io.Writer) int {
 		RequestCredit: window(*requestCredit),
 		Keepalive:     time.Duration(*keepalive) * time.Millisecond,
 		Notify:        p.notice,
+
+		HandshakeTimeout: time.Duration(*handshake) * time.Millisecond,
 	}
 	if *keepalive == 0 {
 		config.Keepalive = peer.Never

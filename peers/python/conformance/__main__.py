@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     peer.add_argument("--request-credit", type=int, metavar="BYTES", help="window for requests to us")
     peer.add_argument("--frame-limit", type=int, metavar="BYTES", help="largest frame to us")
     peer.add_argument("--keepalive-ms", type=int, metavar="MS", help="0: never ping")
+    peer.add_argument("--handshake-ms", type=int, metavar="MS", help="until a connection must be up")
     peer.add_argument("--runtime", choices=RUNTIMES, default="asyncio")
     peer.add_argument("--verbose", action="store_true", help="log everything, on standard error")
     vectors = commands.add_parser("vectors", help="run every vector of a folder")
@@ -43,6 +44,7 @@ def limits(options: argparse.Namespace) -> Limits:
         "request_credit_bytes": options.request_credit,
         "frame_bytes": options.frame_limit,
         "keepalive_s": None if options.keepalive_ms is None else options.keepalive_ms / 1000,
+        "handshake_timeout_s": None if options.handshake_ms is None else options.handshake_ms / 1000,
     }
     return Limits(**{name: value for name, value in given.items() if value is not None})
 

@@ -7,7 +7,8 @@ import { runAll } from "./vectors.js";
 
 const USAGE = `usage: conformance vectors DIR
        conformance peer --name NAME (--serve PATH | --connect PATH --expect NAME) [--event-credit BYTES]
-                        [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]`;
+                        [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]
+                        [--handshake-ms MS]`;
 
 function fail(text: string): never {
   throw new UsageError(text);
@@ -28,12 +29,14 @@ function readOptions(args: string[]): { options: EndpointOptions; serve: string 
         "request-credit": text,
         "frame-limit": text,
         "keepalive-ms": text,
+        "handshake-ms": text,
       },
     }).values;
   } catch (error) {
     return fail((error as Error).message);
   }
-  const number = (option: "event-credit" | "request-credit" | "frame-limit" | "keepalive-ms"): bigint | undefined => {
+  type Numeric = "event-credit" | "request-credit" | "frame-limit" | "keepalive-ms" | "handshake-ms";
+  const number = (option: Numeric): bigint | undefined => {
     const value = given[option];
     if (value !== undefined && !/^\d+$/.test(value)) fail(`--${option} wants a number, not ${JSON.stringify(value)}`);
     return value === undefined ? undefined : BigInt(value);
@@ -46,12 +49,14 @@ function readOptions(args: string[]): { options: EndpointOptions; serve: string 
   const requestCredit = number("request-credit");
   const frameLimit = number("frame-limit");
   const keepaliveMs = number("keepalive-ms");
+  const handshakeMs = number("handshake-ms");
   const options: EndpointOptions = {
     name,
     ...(eventCredit === undefined ? {} : { eventCredit }),
     ...(requestCredit === undefined ? {} : { requestCredit }),
     ...(frameLimit === undefined ? {} : { frameLimit: Number(frameLimit) }),
     ...(keepaliveMs === undefined ? {} : { keepaliveMs: Number(keepaliveMs) }),
+    ...(handshakeMs === undefined ? {} : { handshakeMs: Number(handshakeMs) }),
   };
   return { options, serve: serve ?? null, connect: connect ?? null, expect: expect ?? "" };
 }

@@ -12,7 +12,8 @@ use lahja_capn::{Limits, UNLIMITED};
 
 const USAGE: &str = "usage: conformance vectors DIR
        conformance peer --name NAME (--serve PATH | --connect PATH --expect NAME)
-                        [--event-credit BYTES] [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]";
+                        [--event-credit BYTES] [--request-credit BYTES] [--frame-limit BYTES] [--keepalive-ms MS]
+                        [--handshake-ms MS]";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,6 +68,7 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
             "--request-credit" => limits.request_credit_bytes = number()?,
             "--frame-limit" => limits.frame_bytes = u32::try_from(number()?).map_err(|error| error.to_string())?,
             "--keepalive-ms" => limits.keepalive = Duration::from_millis(number()?),
+            "--handshake-ms" => limits.handshake_timeout = Duration::from_millis(number()?),
             other => return Err(format!("{other} is not known")),
         }
     }
