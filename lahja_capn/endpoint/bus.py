@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ..binding import RequestToken
+from ..binding import EventType, RequestToken
 from ..errors import EventError, LahjaError
-from ..session import Arrived
+from ..session import Arrivals, Arrived
 from .connection import Connection
 from .inbox import Grant
 from .limitedlog import LimitedLog
@@ -24,33 +24,46 @@ class Bus(PublishingBus):
         super().__init__(*args)
         self._log_unreadable = LimitedLog(logger)
 
-    def on_arrived(self, connection: Connection, arrived: Arrived) -> None:
-        event_type = arrived.event_type
-        inboxes = self.subscriptions.get(event_type)
-        session = connection.session
-        size = arrived.size
-        if not inboxes:
-            session.return_event_credit(size)
-            return
+    def on_events(self, connection: Connection, arrivals: Arrivals) -> None:
+        """Events of one type, in a row: what is done for each of them is all there is between a frame and a handler."""
+        event_type = arrivals.event_type
+        open_event = event_type.open
+        subscriptions = self.subscriptions
+        origin = connection.name
+        # Credit of what was handled here and now goes back together.
+        taken = 0
         try:
-            event = event_type.open(arrived.segments, connection.name, None)
-        except EventError as error:
-            session.return_event_credit(size)
-            self._log_unreadable.log(
-                logging.ERROR,
-                "%s: %s from %s cannot be read: %s",
-                self.name,
-                event_type.name,
-                connection.name,
-                error,
-            )
-            return
-        if len(inboxes) == 1:
-            inboxes[0].put(event, Grant(connection.return_event_credit, size, 1), None)
-            return
-        grant = Grant(connection.return_event_credit, size, len(inboxes))
-        for inbox in tuple(inboxes):
-            inbox.put(event, grant, None)
+            for _, _, _, size, segments in arrivals.frames:
+                # A handler may subscribe and unsubscribe.
+                inboxes = subscriptions.get(event_type)
+                if not inboxes:
+                    taken += size
+                    continue
+                try:
+                    event = open_event(segments, origin)
+                except EventError as error:
+                    taken += size
+                    self._cannot_be_read(event_type, origin, error)
+                    continue
+                if len(inboxes) == 1:
+                    (inbox,) = inboxes
+                    if inbox.is_ready:
+                        taken += size
+                        inbox.handle(event)
+                    else:
+                        inbox.put(event, Grant(connection.return_event_credit, size, 1), None)
+                    continue
+                grant = Grant(connection.return_event_credit, size, len(inboxes))
+                for inbox in tuple(inboxes):
+                    inbox.put(event, grant, None)
+        finally:
+            if taken:
+                connection.return_event_credit(taken)
+
+    def _cannot_be_read(self, event_type: EventType, origin: str, error: EventError) -> None:
+        self._log_unreadable.log(
+            logging.ERROR, "%s: %s from %s cannot be read: %s", self.name, event_type.name, origin, error
+        )
 
     def on_request(self, connection: Connection, arrived: Arrived) -> None:
         event_type = arrived.event_type

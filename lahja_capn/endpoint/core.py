@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from ..binding import EventType
-from ..session import Arrived, Closed, FailedArrived, PeerDropped, ResponseArrived, Session, TypeDisabled
+from ..session import (
+    Arrivals,
+    Arrived,
+    Closed,
+    FailedArrived,
+    PeerDropped,
+    ResponseArrived,
+    Session,
+    TypeDisabled,
+)
 from ..wire import Buffer
 from .needs import Channel, Runtime, Waiter
 from .requests import OpenRequest, PendingRequest
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 class Traffic(Protocol):
     """Where a connection hands what it received."""
 
-    def on_arrived(self, connection: Connection, arrived: Arrived) -> None: ...
+    def on_events(self, connection: Connection, arrivals: Arrivals) -> None: ...
 
     def on_request(self, connection: Connection, arrived: Arrived) -> None: ...
 
@@ -56,7 +65,9 @@ class ConnectionCore(ABC):
 
     __slots__ = (
         "_blocked",
+        "_broken",
         "_channel",
+        "_dispatching",
         "_drops",
         "_ended",
         "_event_parts",
@@ -141,6 +152,9 @@ class ConnectionCore(ABC):
         self._read_limit = sys.maxsize
         self._blocked = False
         self._flushing = False
+        # What arrived is being passed on; and why nothing can be written any more, found out meanwhile.
+        self._dispatching = False
+        self._broken: OSError | None = None
         self._more_to_read = False
         self._flush_wanted = False
         self._unflushed = 0

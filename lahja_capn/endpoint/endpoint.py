@@ -26,6 +26,10 @@ logger = logging.getLogger("lahja_capn.endpoint")
 E = TypeVar("E", bound=BaseEvent)
 R = TypeVar("R", bound=BaseEvent)
 
+# An attribute of an enum costs several times a global, and each call asks for it.
+_RUNNING = Life.RUNNING
+_thread_id = threading.get_ident
+
 
 class Endpoint(DrainingEndpoint):
     """Implements :class:`~lahja_capn.endpoint.api.EndpointAPI` for whatever runtime a subclass names."""
@@ -33,7 +37,7 @@ class Endpoint(DrainingEndpoint):
     # --- events ---------------------------------------------------------------------------------------
 
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+        if self._life is not _RUNNING or _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)
@@ -42,7 +46,7 @@ class Endpoint(DrainingEndpoint):
             await rest
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+        if self._life is not _RUNNING or _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)
@@ -55,7 +59,7 @@ class Endpoint(DrainingEndpoint):
         *,
         timeout: float | None = None,
     ) -> R:
-        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+        if self._life is not _RUNNING or _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)

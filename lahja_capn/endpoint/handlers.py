@@ -51,7 +51,6 @@ class HandlerInbox(Inbox):
 
     __slots__ = (
         "_awaiting",
-        "_busy",
         "_concurrency",
         "_handler",
         "_hook",
@@ -78,8 +77,8 @@ class HandlerInbox(Inbox):
         self._log = LimitedLog(logger)
         self._inline = not is_async_handler(handler)
         self._concurrency = CONCURRENT_REQUESTS if self.event_type.is_request else 1
-        # Inline: a call is under way, or as many results are awaited as may be.
-        self._busy = False
+        # Not while a call is under way, or as many results are awaited as may be.
+        self.is_ready = self._inline
         self._awaiting = 0
         self._workers = 0
         # Workers that were started or woken and have not run yet.
@@ -88,7 +87,8 @@ class HandlerInbox(Inbox):
 
     @property
     def is_idle(self) -> bool:
-        return not (self._queue or self._busy or self._awaiting) and self._workers == len(self._idle)
+        is_busy = self._inline and not self.is_ready and not self.closed
+        return not (self._queue or is_busy or self._awaiting) and self._workers == len(self._idle)
 
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
         if self.closed:
@@ -96,10 +96,10 @@ class HandlerInbox(Inbox):
             return
         if request is not None:
             request.handed_over()
-        if self._inline and not self._busy:
-            # A handler that broadcasts its own type comes back here while it runs: _busy makes that event
-            # wait its turn in the queue instead of nesting.
-            self._busy = True
+        if self.is_ready:
+            # A handler that broadcasts its own type comes back here while it runs: that event then waits its
+            # turn in the queue instead of nesting.
+            self.is_ready = False
             if grant is not None:
                 grant.taken()
             self._delivered += 1
@@ -107,6 +107,22 @@ class HandlerInbox(Inbox):
             return
         if self._enqueue(Item(event, grant, request)) and not self._inline and not self._waking:
             self._wake_worker()
+
+    def handle(self, event: BaseEvent) -> None:
+        self.is_ready = False
+        self._delivered += 1
+        try:
+            result = self._handler(event)
+        except (Exception, self._runtime.cancelled_error) as error:
+            self._failed_with(event, error, None)
+        else:
+            if result is not None and not self._goes_on(event, result, None):
+                return
+        if self._queue:
+            event, _, request = self._take()
+            self._run_inline(event, request)
+        else:
+            self.is_ready = not self.closed
 
     def _run_inline(self, event: BaseEvent, request: OpenRequest | None) -> None:
         left = INLINE_BATCH
@@ -116,18 +132,10 @@ class HandlerInbox(Inbox):
             except (Exception, self._runtime.cancelled_error) as error:
                 self._failed_with(event, error, request)
             else:
-                if result is not None and inspect.isawaitable(result):
-                    # A plain function that returns an awaitable (a lambda around an async method).
-                    self._awaiting += 1
-                    self._spawn(self._finish_inline, event, result, request)
-                    if self._awaiting >= self._concurrency:
-                        return
-                elif request is not None:
-                    if result is not None:
-                        self._warn_of_result(result)
-                    request.handler_ended(None)
+                if not self._goes_on(event, result, request):
+                    return
             if not self._queue:
-                self._busy = False
+                self.is_ready = not self.closed
                 return
             left -= 1
             if left == 0:
@@ -136,12 +144,25 @@ class HandlerInbox(Inbox):
                 return
             event, _, request = self._take()
 
+    def _goes_on(self, event: BaseEvent, result: Any, request: OpenRequest | None) -> bool:
+        """Take what the handler returned. False if as many results are awaited as may be."""
+        if result is not None and inspect.isawaitable(result):
+            # A plain function that returns an awaitable (a lambda around an async method).
+            self._awaiting += 1
+            self._spawn(self._finish_inline, event, result, request)
+            return self._awaiting < self._concurrency
+        if request is not None:
+            if result is not None:
+                self._warn_of_result(result)
+            request.handler_ended(None)
+        return True
+
     async def _go_on_inline(self) -> None:
         if self._queue:
             event, _, request = self._take()
             self._run_inline(event, request)
         else:
-            self._busy = False
+            self.is_ready = not self.closed
 
     async def _finish_inline(
         self, event: BaseEvent, result: Awaitable[Any], request: OpenRequest | None

@@ -80,6 +80,7 @@ class Inbox:
         "_runtime",
         "closed",
         "event_type",
+        "is_ready",
         "version",
     )
 
@@ -96,6 +97,8 @@ class Inbox:
             raise ConfigError(f"queue is a whole number of events, at least 1, got {limit!r}")
         self.event_type = event_type
         self.closed = False
+        # Whether `handle` may be called now.
+        self.is_ready = False
         self.version = 0
         self._runtime = runtime
         self._policy = policy
@@ -110,6 +113,10 @@ class Inbox:
 
     def put(self, event: BaseEvent, grant: Grant | None, request: OpenRequest | None) -> None:
         """Take one event. Under every policy but `wait` a full queue loses one event, counted."""
+        raise NotImplementedError
+
+    def handle(self, event: BaseEvent) -> None:
+        """Hand an event over at once, if ``is_ready``: no request, and its credit is the caller's to give back."""
         raise NotImplementedError
 
     def put_nowait(self, event: BaseEvent) -> None:
@@ -199,6 +206,7 @@ class Inbox:
         if self.closed:
             return
         self.closed = True
+        self.is_ready = False
         self._close(self)
         while self._queue and discard:
             item = self._queue.popleft()

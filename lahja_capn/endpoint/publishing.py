@@ -60,7 +60,8 @@ class PublishingBus(AskingBus):
             buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
             size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
             if event._origin is None:
-                event._bind(self.name, None)
+                # What _bind does, without the call.
+                event.__dict__["_origin"] = self.name
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
                 offer = connection.session.offer_event(event_type, size, buffers)
@@ -78,13 +79,16 @@ class PublishingBus(AskingBus):
                 rest = self._settle(event_type, size, buffers, route, refused)
         else:
             if event._origin is None:
-                event._bind(self.name, None)
+                event.__dict__["_origin"] = self.name
             self._local_turn += 1
             if self._local_turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
                 turn_over = True
         full = False
         for inbox in inboxes:
+            if inbox.is_ready:
+                inbox.handle(event)
+                continue
             inbox.put(event, None, None)
             if not inbox.has_room:
                 full = True

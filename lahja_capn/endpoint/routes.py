@@ -53,6 +53,8 @@ class Routes:
         self._table = table
         self._on_deadline = on_deadline
         self._routes: dict[EventType, Route] = {}
+        # The same within this endpoint alone.
+        self._internal: dict[EventType, Route] = {}
         # What each type of request that was sent expects as its response.
         self._expected: dict[EventType, type[BaseEvent]] = {}
         self._local_number = 0
@@ -105,6 +107,7 @@ class Routes:
 
     def local_changed(self) -> None:
         self._routes.clear()
+        self._internal.clear()
         self._peers.subscriptions_changed.notify()
 
     def peers_changed(self) -> None:
@@ -123,7 +126,12 @@ class Routes:
             if route is None:
                 route = self._routes[event_type] = self._make_route(event_type, None, False)
             return route
-        return self._make_route(event_type, config.filter_endpoint, config.internal)
+        if config.internal:
+            route = self._internal.get(event_type)
+            if route is None:
+                route = self._internal[event_type] = self._make_route(event_type, None, True)
+            return route
+        return self._make_route(event_type, config.filter_endpoint, False)
 
     def _make_route(self, event_type: EventType, target: str | None, internal: bool) -> Route:
         peers: Iterable[Connection] = ()

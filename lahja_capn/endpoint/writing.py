@@ -53,7 +53,7 @@ class WritingConnection(ConnectionCore):
         """Send what may be sent now; never waits."""
         self._flush_wanted = False
         self._unflushed = 0
-        if self._flushing or self._blocked or self._ended:
+        if self._flushing or self._blocked or self._ended or self._broken is not None:
             return
         self._flushing = True
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .counters import Counters
 from .events import (
+    Arrivals,
     Arrived,
     Closed,
     FailedArrived,
@@ -12,6 +13,7 @@ from .events import (
     PeerUp,
     ResponseArrived,
     SessionEvent,
+    SessionNews,
     SubscriptionsApplied,
     SubscriptionsChanged,
     TypeDisabled,
@@ -23,6 +25,7 @@ from .state import State
 from .tables import Incompatibility, WireTable
 
 __all__ = [
+    "Arrivals",
     "Arrived",
     "Closed",
     "Counters",
@@ -38,6 +41,7 @@ __all__ = [
     "ResponseArrived",
     "Session",
     "SessionEvent",
+    "SessionNews",
     "State",
     "SubscriptionsApplied",
     "SubscriptionsChanged",

@@ -12,7 +12,7 @@ from ..wire.limits import FAILED_TEXT_BYTES, GOODBYE_TEXT_BYTES, NAME_TEXT_BYTES
 from .control import ControlMessage, Failed, Goodbye
 from .counters import Counters
 from .credit import ReceiveWindow
-from .events import Closed, PeerUp, SessionEvent, TypeDisabled
+from .events import Arrivals, Arrived, Closed, PeerUp, SessionEvent, SessionNews, TypeDisabled
 from .handshake import cut, encode_control_frame, goodbye_code, make_hello, take_rows
 from .keepalive import INFINITY, Keepalive
 from .local import LocalEndpoint, PeerInfo
@@ -120,7 +120,7 @@ class SessionCore:
         self._state = State.HANDSHAKE
         self._ours = Half.OPENING
         self._theirs = Half.OPENING
-        self._events: list[SessionEvent] = []
+        self._events: list[SessionNews] = []
         self._decoder = FrameDecoder(limits)
         # A writable place for the next bytes, never empty; valid until ``bytes_received``. The decoder's own
         # method: it is called for every read.
@@ -179,9 +179,22 @@ class SessionCore:
         """True if there is nothing more to read or to send: close the socket."""
         return self._state is State.CLOSED
 
+    def take_news(self) -> list[SessionNews]:
+        """Return everything that happened since the last call, in order; events that follow each other in a row."""
+        news, self._events = self._events, []
+        return news
+
     def take_events(self) -> list[SessionEvent]:
-        """Return everything that happened since the last call, in order."""
-        events, self._events = self._events, []
+        """Return the same one by one."""
+        events: list[SessionEvent] = []
+        for item in self.take_news():
+            if isinstance(item, Arrivals):
+                events += [
+                    Arrived(kind, item.event_type, segments, size, 0)
+                    for _, kind, _, size, segments in item.frames
+                ]
+            else:
+                events.append(item)
         return events
 
     def find_incompatibility(self, event_type: EventType) -> Incompatibility | None:

@@ -39,6 +39,23 @@ class SubscriptionsApplied:
     sequence: int
 
 
+class Arrivals:
+    """Events of one type that came one behind the other: each is known, compatible and subscribed here.
+
+    ``frames`` as the decoder made them: wire id, kind (0), correlation (0), frame size to give back as credit once the
+    event was taken, segments. Nothing is made for each event of a stream on its way through a session.
+    """
+
+    __slots__ = ("event_type", "frames")
+
+    def __init__(self, event_type: EventType, frames: list[tuple[int, int, int, int, Segments]]) -> None:
+        self.event_type = event_type
+        self.frames = frames
+
+    def __repr__(self) -> str:
+        return f"<Arrivals {len(self.frames)} {self.event_type.name}>"
+
+
 class Arrived:
     """An event or a request whose type is known, compatible and subscribed here. One per frame: small.
 
@@ -132,3 +149,6 @@ SessionEvent: TypeAlias = (
     | PeerDropped
     | Closed
 )
+
+# The same with events in rows: what the endpoint takes.
+SessionNews: TypeAlias = SessionEvent | Arrivals

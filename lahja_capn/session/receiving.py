@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..binding import BINDINGS
+from ..binding import BINDINGS, EventType
 from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError, printable
 from ..wire import FrameKind, Segments
 from ..wire.limits import CREDIT_REST_S
@@ -21,6 +21,7 @@ from .control import (
 )
 from .core import SessionCore
 from .events import (
+    Arrivals,
     Arrived,
     Closed,
     FailedArrived,
@@ -98,9 +99,14 @@ class ReceivingSession(SessionCore):
         routes = self._peer_table.routes
         this_round = self._round
         received = received_bytes = 0
+        # The type of the row of events that goes on, and what appends to it.
+        row_type: EventType | None = None
+        append = frames.append
         try:
-            for wire_id, kind, number, size, segments in frames:
+            for frame in frames:
+                wire_id, kind, number, size, segments = frame
                 if not wire_id:
+                    row_type = None
                     self._control(decode_control(segments))
                     if self._theirs is Half.ENDED:
                         return
@@ -114,6 +120,7 @@ class ReceivingSession(SessionCore):
                 if route.round != this_round:
                     self._look_up(route)
                 if kind:
+                    row_type = None
                     if kind == _REQUEST:
                         self._request(route, number, size, segments)
                     else:
@@ -132,7 +139,12 @@ class ReceivingSession(SessionCore):
                     if window.give_back(size):
                         self._credit_due = self._due = True
                     continue
-                events.append(Arrived(kind, event_type, segments, size, 0))
+                if event_type is not row_type:
+                    row_type = event_type
+                    row: list[tuple[int, int, int, int, Segments]] = []
+                    append = row.append
+                    events.append(Arrivals(event_type, row))
+                append(frame)
                 received += 1
                 received_bytes += size
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from lahja_capn import BroadcastConfig, NoSubscribers
 from lahja_capn.binding import event_type
 from lahja_capn.session import Offer
 from lahja_capn.wire import encode_frame, frame_size
@@ -34,3 +36,33 @@ async def test_peer_that_resets_the_connection_is_gone_and_its_last_events_have_
             peer.close()
             await eventually(lambda: not server._peers.all)
         assert got.numbers == [0, 1, 2]
+
+
+@scenario
+async def test_events_stay_in_order_if_a_handler_finds_out_that_their_sender_has_gone(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    """What the kernel still held was read inside the handler's broadcast, and overtook what had been read before."""
+    got = []
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+        answer = Blob(number=0, data=bytes(100_000))  # so much that it is sent at once
+
+        def take(event: Blob) -> None:
+            got.append(event.number)
+            with contextlib.suppress(NoSubscribers):
+                server.broadcast_nowait(answer, BroadcastConfig(filter_endpoint="raw"))
+
+        server.subscribe(Blob, take)
+        async with raw_peer(server, Blob) as peer:
+            await peer.read(lambda: event_type(Blob).type_id in peer.session.remote_subscriptions)
+            blob = event_type(Blob)
+            for number in range(100):
+                frame = encode_frame(
+                    peer.table.wire_id(blob), 0, 0, blob.encode(Blob(number=number, data=bytes(1000)))
+                )
+                assert peer.session.offer_event(blob, frame_size(frame), frame) is Offer.QUEUED
+            await peer.write()
+            peer.close()
+            await eventually(lambda: not server._peers.all)
+    assert len(got) > 20
+    assert got == list(range(len(got)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import anyio
+
+from lahja_capn.session import Arrivals
 
 # Kind: what the report says about it.
 KINDS = {
@@ -48,57 +51,64 @@ def damage(kind: str) -> None:
     elif kind == "deaf":
         from lahja_capn.endpoint.bus import Bus
 
-        plain = Bus.on_arrived
+        plain = Bus.on_events
 
-        def on_arrived(self: Any, connection: Any, arrived: Any) -> None:
-            if arrived.event_type.name != "Streamed":
-                plain(self, connection, arrived)
+        def on_events(self: Any, connection: Any, arrivals: Any) -> None:
+            if arrivals.event_type.name != "Streamed":
+                plain(self, connection, arrivals)
 
-        Bus.on_arrived = on_arrived  # type: ignore[method-assign]
+        Bus.on_events = on_events  # type: ignore[method-assign]
+
+
+def _replace_arrivals(changed: Callable[[Callable[..., None], Any, Any, Any], None]) -> None:
+    """``changed(plain, bus, connection, arrivals)`` is called for every single event instead of ``plain``."""
+    from lahja_capn.endpoint.bus import Bus
+
+    plain = Bus.on_events
+
+    def on_events(self: Any, connection: Any, arrivals: Any) -> None:
+        for frame in arrivals.frames:
+            changed(plain, self, connection, Arrivals(arrivals.event_type, [frame]))
+
+    Bus.on_events = on_events  # type: ignore[method-assign]
 
 
 def _damage_arrivals(kind: str) -> None:
-    from lahja_capn.endpoint.bus import Bus
-
-    plain = Bus.on_arrived
     seen = 0
     kept: list[Any] = []
 
-    def on_arrived(self: Any, connection: Any, arrived: Any) -> None:
+    def changed(plain: Any, self: Any, connection: Any, arrivals: Any) -> None:
         nonlocal seen
         seen += 1
         if kept and kept[0][0] is connection:
-            plain(self, connection, arrived)
+            plain(self, connection, arrivals)
             plain(self, *kept.pop())
         elif seen % EVERY:
-            plain(self, connection, arrived)
+            plain(self, connection, arrivals)
         elif kind == "loss":
-            connection.session.return_event_credit(arrived.size)
+            connection.session.return_event_credit(arrivals.frames[0][3])
         elif kind == "duplicate":
-            plain(self, connection, arrived)
-            plain(self, connection, arrived)
+            plain(self, connection, arrivals)
+            plain(self, connection, arrivals)
         elif not kept:
-            kept.append((connection, arrived))
+            kept.append((connection, arrivals))
         else:
-            plain(self, connection, arrived)
+            plain(self, connection, arrivals)
 
-    Bus.on_arrived = on_arrived  # type: ignore[method-assign]
+    _replace_arrivals(changed)
 
 
 def _damage_bytes() -> None:
-    from lahja_capn.endpoint.bus import Bus
+    def changed(plain: Any, self: Any, connection: Any, arrivals: Any) -> None:
+        ((*head, size, segments),) = arrivals.frames
+        if size > 50_000:
+            *before, last = segments
+            other = bytearray(last)
+            other[-100] ^= 1
+            arrivals.frames[0] = (*head, size, (*before, bytes(other)))
+        plain(self, connection, arrivals)
 
-    plain = Bus.on_arrived
-
-    def on_arrived(self: Any, connection: Any, arrived: Any) -> None:
-        if arrived.size > 50_000:
-            *before, last = arrived.segments
-            changed = bytearray(last)
-            changed[-100] ^= 1
-            arrived.segments = (*before, bytes(changed))
-        plain(self, connection, arrived)
-
-    Bus.on_arrived = on_arrived  # type: ignore[method-assign]
+    _replace_arrivals(changed)
 
 
 def start(kind: str, worker: Any, tasks: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lahja_capn.endpoint.connection import MIN_READ_BYTES, READS_PER_TURN, TURN_S, Connection
 from lahja_capn.endpoint.writing import JOIN_BELOW_BYTES, _advance, _joined
-from lahja_capn.session import LocalEndpoint, Session, WireTable
+from lahja_capn.session import Arrivals, LocalEndpoint, Session, WireTable
 from lahja_capn.session.control import Goodbye, Ping, Subscriptions
 from lahja_capn.wire import UNLIMITED, Limits
 from tests.unit.endpoint.fake import FakeRuntime, Task
@@ -181,10 +181,10 @@ def test_bytes_that_the_descriptor_does_not_show_are_read_in_the_next_turn(decry
     writer = Task(connection._write_loop())
     writer.step()
     connection._on_readable()
-    before = traffic.on_arrived.call_count
+    before = traffic.on_events.call_count
     assert before > 0
     writer.step()
-    assert (traffic.on_arrived.call_count > before) is decrypted
+    assert (traffic.on_events.call_count > before) is decrypted
     writer.cancel()
 
 
@@ -200,12 +200,12 @@ def test_peer_that_floods_us_gets_a_turn_and_no_more(event_s: float, monkeypatch
     session.take_events()
     handled = 0
 
-    def handle(*_: object) -> None:
+    def handle(_: object, arrivals: Arrivals) -> None:
         nonlocal handled
-        handled += 1
-        clock.now += event_s
+        handled += len(arrivals.frames)
+        clock.now += event_s * len(arrivals.frames)
 
-    traffic = Mock(on_arrived=handle)
+    traffic = Mock(on_events=handle)
     frame = content_frame(1, segments=(bytes(1000),))
     channel: Any = Flood(frame)
     connection = Connection(FakeRuntime(), Mock(), traffic, channel, session, 1, False)  # type: ignore[arg-type]
