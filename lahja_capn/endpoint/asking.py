@@ -241,14 +241,13 @@ class AskingBus(Routes):
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Fail at once what waits for an answer from a peer that has gone (lahja L3: it waited for ever)."""
         pending, connection.pending = connection.pending, {}
-        opened, connection.open_requests = connection.open_requests, {}
-        if opened:
-            # Those that no handler has begun are not carried out: nobody is there to be answered.
-            gone = frozenset(opened.values())
+        connection.open_requests = {}
+        if connection.session.counters.requests_received and connection.serial in self._peers.all:
+            # Once: when it has ended, and not again when its tasks have.
             for event_type, inboxes in self.subscriptions.items():
                 if event_type.is_request:
                     for inbox in inboxes:
-                        inbox.drop_requests(gone)
+                        inbox.asker_gone(connection.serial)
         for number, request in pending.items():
             request.responder_gone((connection.serial, number), reason)
         self.peers_changed()

@@ -83,7 +83,9 @@ class Bus(PublishingBus):
             connection.return_request_credit(arrived.size)
             connection.fail_request(number, "unreadable", type(error).__qualname__, str(error))
             return
-        opened = connection.open_requests[number] = OpenRequest(connection.fail_request, number)
+        opened = connection.open_requests[number] = OpenRequest(
+            connection.fail_request, number, connection.serial
+        )
         grant = Grant(connection.return_request_credit, arrived.size, len(receivers))
         for inbox in receivers:
             inbox.put(event, grant, opened)

@@ -11,7 +11,7 @@ import anyio.lowlevel
 
 from ..binding import BaseEvent
 from ..errors import EventFieldError, InactiveUnionMember
-from .inbox import Grant, Inbox, Item
+from .inbox import Grant, Inbox, InboxCounters, Item
 from .limitedlog import LimitedLog
 from .needs import Waiter
 from .requests import OpenRequest
@@ -23,6 +23,10 @@ HandlerErrorHook = Callable[[BaseEvent, Exception], None]
 
 # Request handlers of one subscription that run at the same time; an event's handlers run one at a time.
 CONCURRENT_REQUESTS = 100
+
+# Handlers of one subscription that are at work for askers which have gone, and are not counted as running. A peer that
+# asks what takes long, leaves, and does it again must not keep a subscription from the others; nor fill the memory.
+MOST_ABANDONED = 1_000
 
 # Workers of a request subscription that stay for the next request; more only live through a burst.
 IDLE_WORKERS = 4
@@ -47,9 +51,14 @@ class HandlerInbox(Inbox):
 
     A plain function is called right where the event arrives, which costs no task and no queue. An async one
     runs in workers that live as long as the subscription.
+
+    A handler whose asker has gone is left to end: half of what it does may be worse than all of it. But others do
+    not wait for it.
     """
 
     __slots__ = (
+        "_abandoned",
+        "_at_work",
         "_awaiting",
         "_concurrency",
         "_handler",
@@ -57,6 +66,7 @@ class HandlerInbox(Inbox):
         "_idle",
         "_inline",
         "_log",
+        "_paused",
         "_spawn",
         "_waking",
         "_workers",
@@ -80,6 +90,10 @@ class HandlerInbox(Inbox):
         # Not while a call is under way, or as many results are awaited as may be.
         self.is_ready = self._inline
         self._awaiting = 0
+        self._paused = False
+        # Requests that async handlers are at work on, and those of them whose asker has gone.
+        self._at_work: set[OpenRequest] = set()
+        self._abandoned: set[OpenRequest] = set()
         self._workers = 0
         # Workers that were started or woken and have not run yet.
         self._waking = 0
@@ -150,7 +164,8 @@ class HandlerInbox(Inbox):
             # A plain function that returns an awaitable (a lambda around an async method).
             self._awaiting += 1
             self._spawn(self._finish_inline, event, result, request)
-            return self._awaiting < self._concurrency
+            self._paused = self._awaiting >= self._most_at_work
+            return not self._paused
         if request is not None:
             if result is not None:
                 self._warn_of_result(result)
@@ -169,9 +184,32 @@ class HandlerInbox(Inbox):
     ) -> None:
         await self._await_result(event, result, request)
         self._awaiting -= 1
-        if self._awaiting == self._concurrency - 1:
-            # There was no room for one more: go on where _run_inline stopped.
+        if self._paused and self._awaiting < self._most_at_work:
+            # There was no room for one more: go on where it stopped.
+            self._paused = False
             await self._go_on_inline()
+
+    @property
+    def _most_at_work(self) -> int:
+        return self._concurrency + min(len(self._abandoned), MOST_ABANDONED)
+
+    def asker_gone(self, serial: int) -> None:
+        super().asker_gone(serial)
+        gone = [request for request in self._at_work if request.serial == serial]
+        if not gone:
+            return
+        self._abandoned.update(gone)
+        if self._inline:
+            if self._paused and self._awaiting < self._most_at_work:
+                self._paused = False
+                self._spawn(self._go_on_inline)
+        elif self._queue and not self._waking:
+            self._wake_worker()
+
+    def counters(self) -> InboxCounters:
+        counters = super().counters()
+        counters.abandoned = len(self._abandoned)
+        return counters
 
     def _warn_of_result(self, result: object) -> None:
         """A request handler returned an event: most likely it was meant to be the answer."""
@@ -188,6 +226,8 @@ class HandlerInbox(Inbox):
         self, event: BaseEvent, result: Awaitable[Any] | None, request: OpenRequest | None
     ) -> None:
         """Await what the handler returned; without ``result`` call it first, which may fail too (its signature)."""
+        if request is not None:
+            self._at_work.add(request)
         try:
             value = await (self._handler(event) if result is None else result)
             if request is not None and isinstance(value, BaseEvent):
@@ -203,12 +243,17 @@ class HandlerInbox(Inbox):
         else:
             if request is not None:
                 request.handler_ended(None)
+        finally:
+            if request is not None:
+                self._at_work.discard(request)
+                if self._abandoned:
+                    self._abandoned.discard(request)
 
     def _wake_worker(self) -> None:
         if self._idle:
             self._waking += 1
             self._idle.pop().wake(None)
-        elif self._workers < self._concurrency:
+        elif self._workers < self._most_at_work:
             self._waking += 1
             self._workers += 1
             self._spawn(self._work)
@@ -229,6 +274,9 @@ class HandlerInbox(Inbox):
                 while self._queue:
                     event, _, request = self._take()
                     await self._await_result(event, None, request)
+                    if self._workers > self._most_at_work:
+                        # It was one more, beside one whose asker has gone.
+                        return
                     left -= 1
                     if left == 0:
                         left = WORKER_TURN_EVENTS
@@ -240,6 +288,8 @@ class HandlerInbox(Inbox):
                 await waiter.wait()
         finally:
             self._workers -= 1
+            if self._queue and not self._waking and not self.closed:
+                self._wake_worker()
 
     def _failed_with(self, event: BaseEvent, error: BaseException, request: OpenRequest | None) -> None:
         self._failed += 1

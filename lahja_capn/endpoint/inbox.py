@@ -7,7 +7,7 @@ counted, and the event's credit goes back at once, so that a drop never starves 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..binding import BaseEvent, EventType
@@ -47,20 +47,24 @@ class Item(NamedTuple):
 
 
 class InboxCounters:
-    """``delivered`` to the user's code, ``dropped`` by the policy, ``queued`` now, ``failed`` handlers; all events."""
+    """``delivered`` to the user's code, ``dropped`` by the policy, ``queued`` now, ``failed`` handlers; all events.
 
-    __slots__ = ("delivered", "dropped", "failed", "queued")
+    ``abandoned``: handlers at work now for an asker that has gone.
+    """
 
-    def __init__(self, delivered: int, dropped: int, queued: int, failed: int) -> None:
+    __slots__ = ("abandoned", "delivered", "dropped", "failed", "queued")
+
+    def __init__(self, delivered: int, dropped: int, queued: int, failed: int, abandoned: int = 0) -> None:
         self.delivered = delivered
         self.dropped = dropped
         self.queued = queued
         self.failed = failed
+        self.abandoned = abandoned
 
     def __repr__(self) -> str:
         return (
             f"InboxCounters(delivered={self.delivered}, dropped={self.dropped}, queued={self.queued}, "
-            f"failed={self.failed})"
+            f"failed={self.failed}, abandoned={self.abandoned})"
         )
 
 
@@ -160,9 +164,12 @@ class Inbox:
         if item.request is not None:
             item.request.dropped()
 
-    def drop_requests(self, gone: Container[OpenRequest]) -> None:
-        """Drop what waits of these requests, whose asker has gone; counted."""
-        kept = [item for item in self._queue if item.request is None or item.request not in gone]
+    def asker_gone(self, serial: int) -> None:
+        """Drop what waits of the requests that came on this connection, which has ended; counted.
+
+        They are not carried out: nobody is there to be answered.
+        """
+        kept = [item for item in self._queue if item.request is None or item.request.serial != serial]
         if len(kept) < len(self._queue):
             self._dropped += len(self._queue) - len(kept)
             self._queue.clear()

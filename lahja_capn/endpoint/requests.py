@@ -221,9 +221,11 @@ class OpenRequest:
     raised or dropped it, none answered, and no stream took it: until then an answer is still possible.
     """
 
-    __slots__ = ("_failure", "_held", "_number", "_report", "_waiting", "answered")
+    __slots__ = ("_failure", "_held", "_number", "_report", "_waiting", "answered", "serial")
 
-    def __init__(self, report: Callable[[int, str, str, str], None], number: int) -> None:
+    def __init__(self, report: Callable[[int, str, str, str], None], number: int, serial: int = 0) -> None:
+        # Of the connection that it came on; 0 is this endpoint itself.
+        self.serial = serial
         # Called with the number and, as in Failed: code, type name, text.
         self._report = report
         self._number = number

@@ -398,7 +398,7 @@ def test_subscription_shows_its_figures() -> None:
     made.put(1)
     assert subscription.event_type is Event
     assert repr(subscription) == (
-        "<Subscription to Count: InboxCounters(delivered=1, dropped=0, queued=0, failed=0)>"
+        "<Subscription to Count: InboxCounters(delivered=1, dropped=0, queued=0, failed=0, abandoned=0)>"
     )
     subscription.unsubscribe()
     assert repr(subscription) == "<Subscription to Count: ended>"
