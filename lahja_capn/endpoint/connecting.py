@@ -222,6 +222,7 @@ class ConnectingEndpoint(LivingEndpoint):
             connection.say_goodbye("internalError", "internal error")
         finally:
             self._handshakes.end(connection.channel)
+            connection.session.release()
             self._peers.remove(connection)
             self._bus.connection_closed(connection, "disconnected")
 
@@ -473,6 +474,19 @@ class ConnectingEndpoint(LivingEndpoint):
         if connection.drops_unlogged:
             self._log_drops(connection, {})
         self._peers.count_left(connection)
+        gone = self._peers.too_much_left()
+        if gone:
+            count = sum(
+                inbox.drop_left(gone) for inboxes in self._bus.subscriptions.values() for inbox in inboxes
+            )
+            self._log_dropped.log(
+                logging.WARNING,
+                "%s: dropped %d events of %d connections that have ended: peers that have gone left more here than "
+                "Limits.left_events_bytes",
+                self.name,
+                count,
+                len(gone),
+            )
         self._peers.hang_up(connection)
         self._bus.connection_closed(connection, closed.text or closed.code or "connection lost")
 

@@ -7,7 +7,7 @@ counted, and the event's credit goes back at once, so that a drop never starves 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from ..binding import BaseEvent, EventType
@@ -31,6 +31,11 @@ class Grant:
         self._give_back = give_back
         self._size = size
         self._takers = takers
+
+    @property
+    def giver(self) -> object:
+        """The connection that the event came on."""
+        return getattr(self._give_back, "__self__", None)
 
     def taken(self) -> None:
         self._takers -= 1
@@ -175,6 +180,19 @@ class Inbox:
             self._queue.clear()
             self._queue.extend(kept)
             self._wake_if_room()
+
+    def drop_left(self, gone: Container[object]) -> int:
+        """Drop what waits of events that came on these connections, which have ended; return how many, counted."""
+        queue = self._queue
+        dropped = [item for item in queue if item.grant is not None and item.grant.giver in gone]
+        if dropped:
+            kept = [item for item in queue if item.grant is None or item.grant.giver not in gone]
+            queue.clear()
+            queue.extend(kept)
+            for item in dropped:
+                self._drop(item)
+            self._wake_if_room()
+        return len(dropped)
 
     def _wake_if_room(self) -> None:
         if self._room_waiters and len(self._queue) < self._limit:

@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..session import Closed, LocalEndpoint
 from ..session.local import PROTOCOL_VERSION
-from ..wire.limits import UNLIMITED, Limits
+from ..wire.limits import LEFT_CONNECTION_BYTES, UNLIMITED, Limits
 from .changes import Changes
 from .connection import Connection
 from .core import ConnectionCore
@@ -57,6 +57,9 @@ class Peers:
         # Bytes of events from connections that have ended which still wait in our subscriptions, by peer. A peer that
         # connects again and again would else get a new window each time, while a slow subscription holds the old ones.
         self._left: dict[str, int] = {}
+        # The same by connection, and all together.
+        self._left_by: dict[ConnectionCore, int] = {}
+        self._left_bytes = 0
         self.connections_changed = Changes(runtime)
         self.subscriptions_changed = Changes(runtime)
         self._serial = 0
@@ -96,9 +99,31 @@ class Peers:
             held = window - connection.withheld - connection.session.granted_event_credit
             if held > 0:
                 self._left[connection.name] = self._left.get(connection.name, 0) + held
+                self._left_by[connection] = held
+                self._left_bytes += held + LEFT_CONNECTION_BYTES
+
+    def too_much_left(self) -> set[ConnectionCore]:
+        """Connections that have ended and whose events are to be dropped: those that left most, until half is left."""
+        limits = self._limits
+        limit = max(limits.left_events_bytes, limits.event_credit_bytes + LEFT_CONNECTION_BYTES)
+        found: set[ConnectionCore] = set()
+        if self._left_bytes > limit:
+            rest = self._left_bytes
+            for connection, size in sorted(self._left_by.items(), key=lambda entry: -entry[1]):
+                if 2 * rest <= limit:
+                    break
+                found.add(connection)
+                rest -= size + LEFT_CONNECTION_BYTES
+        return found
 
     def taken_late(self, connection: ConnectionCore, size: int) -> None:
         """An event of ``connection``, which has ended, was taken."""
+        left = self._left_by.pop(connection, 0)
+        self._left_bytes -= min(size, left)
+        if left > size:
+            self._left_by[connection] = left - size
+        elif left:
+            self._left_bytes -= LEFT_CONNECTION_BYTES
         name = connection.name
         left = self._left.get(name, 0) - size
         if left > 0:

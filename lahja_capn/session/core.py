@@ -267,6 +267,17 @@ class SessionCore:
         self._close_deadline = now + self._local.limits.close_timeout_s
         self._events.append(closed)
 
+    def release(self) -> None:
+        """Nothing is read or sent any more: let go what the peer made us remember.
+
+        Events that were not taken yet hold on to their connection, to give their credit back.
+        """
+        self._decoder.release()
+        self._peer_table = PeerTable(self._local.limits)
+        self.remote_subscriptions = set()
+        self._wanted.clear()
+        self._passing.clear()
+
     def _drop_queues(self) -> None:
         self._outbox.clear()
         self.counters.answers_unsent += self._incoming.forget_refusals()

@@ -128,6 +128,12 @@ class FrameDecoder:
         self._large = None
         self._start = self._end = 0
 
+    def release(self) -> None:
+        """Nothing is received any more: give the arena back."""
+        self.discard()
+        self._size, self._arena = 0, bytearray()
+        self._view = memoryview(self._arena)
+
     def frames(self) -> list[tuple[int, int, int, int, Segments]]:
         """Return the complete frames, in order, as tuples of the shape of :class:`Frame`; [] if none.
 

@@ -62,6 +62,10 @@ CREDIT_REST_S: Final = 0.5
 # some turns of two event loops, with TLS some round trips; and `name_probe_s` where its name is still held.
 HANDSHAKE_PATIENCE_S: Final = 2.0
 
+# What a connection that has ended counts in `Limits.left_events_bytes` besides its events: so long as one of them waits
+# it is remembered.
+LEFT_CONNECTION_BYTES: Final = 16 * KIB
+
 # Texts we send are cut to this many UTF-8 bytes: an exception's text may be of any length.
 GOODBYE_TEXT_BYTES: Final = 1 * KIB
 FAILED_TEXT_BYTES: Final = 16 * KIB
@@ -106,6 +110,10 @@ class Limits:
     # Frames that wait to be sent; the last one may go over.
     queued_per_peer_bytes: int = 16 * MIB
     queued_per_endpoint_bytes: int = 256 * MIB
+    # Events of peers that have gone which no handler or consumer has taken yet, all together; at least one window. Over
+    # it those of the connections that left most are dropped, until half of it is left. Four windows: one peer, or two,
+    # that end under load lose nothing; many that come under new names cannot fill the memory.
+    left_events_bytes: int = 64 * MIB
     request_timeout_s: float = 30.0
     # None: KEEPALIVE_UNIX_S or KEEPALIVE_TCP_S, by transport. 0: never ping.
     keepalive_s: float | None = None
@@ -133,6 +141,7 @@ class Limits:
         _within("open_requests", self.open_requests, 1, MAX_CREDIT)
         _within("queued_per_peer_bytes", self.queued_per_peer_bytes, 1, MAX_CREDIT)
         _within("queued_per_endpoint_bytes", self.queued_per_endpoint_bytes, 1, MAX_CREDIT)
+        _within("left_events_bytes", self.left_events_bytes, 0, MAX_CREDIT)
         _within("keepalive_misses", self.keepalive_misses, 2, 1_000)
         for name in (
             "handshake_timeout_s",

@@ -14,7 +14,7 @@ from lahja_capn.session import Session, State, WireTable
 from lahja_capn.session.control import Credit, Declare, Dropped, Ping, Pong, Subscriptions
 from lahja_capn.session.handshake import encode_control_frame, make_declares
 from lahja_capn.wire import Limits, encode_frame
-from lahja_capn.wire.limits import TABLE_BYTES
+from lahja_capn.wire.limits import LEFT_CONNECTION_BYTES, TABLE_BYTES
 from tests.unit.session.pair import ALPHA, ASK, BETA, endpoint, raw_hello, registry
 
 MIB = 1 << 20
@@ -130,6 +130,32 @@ def test_a_table_over_16_mib_is_refused_however_it_is_filled() -> None:
     found.receive_bytes(frame(Declare(((0, TypeRow(1 << 40, "struct", "", layout)),))), 0.0)
     *_, closed = found.take_events()
     assert closed.code == "invalidTable"  # type: ignore[union-attr]
+
+
+def test_a_session_that_has_ended_holds_nothing_of_its_peer() -> None:
+    """Events that wait for a slow consumer hold on to their connection, however long its peer has gone."""
+    own = [(number, row) for number, row in enumerate(itertools.islice(rows("short layouts"), 5_000), 1)]
+    messages = [frame(declare) for declare in make_declares(own, 0)]
+    kept: list[Session] = []
+
+    def act() -> None:
+        found = session()
+        kept.append(found)
+        found.receive_bytes(frame(raw_hello(rows=())), 0.0)
+        for message in messages:
+            found.receive_bytes(message, 0.0)
+            found.take_events()
+        found.receive_bytes(
+            frame(Subscriptions(1, tuple(row.type_id for _, row in own), (), False, False)), 0.0
+        )
+        found.take_events()
+        assert len(found.remote_subscriptions) == 5_000
+        found.connection_lost(0.0, "gone")
+        found.release()
+
+    held, peak = grown(act)
+    assert peak > 2 * MIB
+    assert held < LEFT_CONNECTION_BYTES, f"{held / 1024:.0f} KiB are held"
 
 
 # --- other messages ---------------------------------------------------------------------------------------------

@@ -77,6 +77,72 @@ async def test_events_of_former_connections_count_against_the_new_window(
 
 
 @scenario
+async def test_peers_that_come_under_new_names_leave_no_more_than_the_limit_behind(
+    runtime: Runtime, short_tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of them had a window of its own, and a slow subscription held them all."""
+    most = 200_000
+    limits = Limits(event_credit_bytes=WINDOW, left_events_bytes=most)
+    count = event_type(Count)
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server"), limits=limits) as server:
+        streams = [server.stream(Count), server.stream(Count)]
+
+        async def leave(name: str, numbers: range) -> None:
+            queued = streams[0].counters().queued
+            async with raw_peer(server, name=name) as peer:
+                await peer.read(lambda: peer.session.remote_subscriptions)
+                wire_id = peer.table.wire_id(count)
+                for number in numbers:
+                    frame = encode_frame(wire_id, FrameKind.EVENT, 0, count.encode(Count(number=number)))
+                    peer.session.offer_event(count, frame_size(frame), frame)
+                await peer.write()
+                await eventually(lambda: streams[0].counters().queued == queued + len(numbers))
+            await eventually(lambda: not server.is_connected_to(name))
+            assert server._peers._left_bytes <= most
+
+        await leave("honest", range(1))
+        for number in range(30):
+            await leave(f"new-{number}", range(1000 + number, 1010 + number))
+        for stream in streams:
+            counters = stream.counters()
+            assert counters.queued + counters.dropped == 1 + 30 * 10
+            assert counters.queued <= 1 + 12 * 10
+        # Who left least keeps it.
+        for stream in streams:
+            assert (await anext(stream)).number == 0
+        # What is remembered of a connection is not what its peer made us remember.
+        for connection in server._peers._left_by:
+            assert len(connection.session.receive_buffer()) == 0
+        while streams[0].counters().queued:
+            for stream in streams:
+                await anext(stream)
+        assert server._peers._left == {}
+        assert server._peers._left_by == {}
+        assert server._peers._left_bytes == 0
+        for stream in streams:
+            await stream.aclose()
+    assert "peers that have gone left more here than Limits.left_events_bytes" in caplog.text
+
+
+@scenario
+async def test_one_connection_may_leave_a_whole_window_whatever_the_limit(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    window = 20_000
+    limits = Limits(event_credit_bytes=window, left_events_bytes=0)
+    config = at(short_tmp_path, "server")
+    async with runtime.endpoint_class.serve(config, limits=limits) as server:
+        stream = server.stream(Count)
+        async with runtime.endpoint_class("client").run() as client:
+            await client.connect_to_endpoints(config)
+            for number in range(400):
+                await client.broadcast(Count(number=number))
+        await eventually(lambda: not server.is_connected_to("client"))
+        assert stream.counters().queued == 400
+        await stream.aclose()
+
+
+@scenario
 async def test_credit_for_what_is_taken_during_the_handshake_is_not_lost(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
