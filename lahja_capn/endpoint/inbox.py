@@ -160,7 +160,7 @@ class Inbox:
             grant.taken()
         if request is not None:
             request.handed_over()
-            request.dropped()
+            request.unsubscribed()
 
     def _drop(self, item: Item) -> None:
         self._dropped += 1
@@ -238,7 +238,7 @@ class Inbox:
             if item.grant is not None:
                 item.grant.taken()
             if item.request is not None:
-                item.request.dropped()
+                item.request.unsubscribed()
         waiters, self._room_waiters = self._room_waiters, []
         for waiter in waiters:
             waiter.wake(None)

@@ -256,13 +256,16 @@ class OpenRequest:
             self._done_with_one()
 
     def dropped(self) -> None:
-        """A subscription's policy dropped the request, or the subscription ended before it was handled."""
+        """A subscription's policy dropped the request."""
+        self._not_handled("overloaded", "the responder's subscription was full and dropped the request")
+
+    def unsubscribed(self) -> None:
+        """A subscription ended before the request was handled."""
+        self._not_handled("noHandler", "the responder's subscription ended before it handled the request")
+
+    def _not_handled(self, code: str, text: str) -> None:
         if self._failure is None:
-            self._failure = (
-                "overloaded",
-                "",
-                "the responder's subscription was full or ended and dropped the request",
-            )
+            self._failure = (code, "", text)
         self._done_with_one()
 
     def _done_with_one(self) -> None:

@@ -871,7 +871,25 @@ async def test_queued_request_of_an_ended_subscription_fails(runtime: Runtime, s
             tasks.start_soon(ask)
             await eventually(lambda: stream.counters().queued == 1)
             await stream.aclose()
-        assert outcome == ["overloaded"]
+        assert outcome == ["noHandler"]
+        assert_nothing_open(server, client)
+
+
+@scenario
+async def test_request_whose_second_subscription_its_first_handler_ends_fails_with_no_handler(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+
+        def end_the_other(question: Question) -> None:
+            second.unsubscribe()
+
+        server.subscribe(Question, end_the_other)
+        second = server.subscribe(Question, answers(server))
+        await second.acknowledged()
+        with pytest.raises(RequestFailed) as raised:
+            await client.request(Question(number=1))
+        assert raised.value.failures[0].code == "noHandler"
         assert_nothing_open(server, client)
 
 

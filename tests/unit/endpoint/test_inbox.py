@@ -185,10 +185,10 @@ def test_event_after_the_end_is_given_back_and_not_counted(handler: Any) -> None
     made.inbox.close()
     asked = SimpleNamespace(told=[])
     asked.handed_over = lambda: asked.told.append("handed over")
-    asked.dropped = lambda: asked.told.append("dropped")
+    asked.unsubscribed = lambda: asked.told.append("unsubscribed")
     made.inbox.put(Event(1), Grant(made.returned.append, 40, 1), asked)
     assert made.returned == [40]
-    assert asked.told == ["handed over", "dropped"]
+    assert asked.told == ["handed over", "unsubscribed"]
     assert made.figures() == (0, 0, 0)
 
 

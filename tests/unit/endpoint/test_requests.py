@@ -333,3 +333,13 @@ def test_dropped_one_is_overloaded_unless_a_handler_raised() -> None:
     opened.handler_ended(KeyError("x"))
     opened.dropped()
     assert opened.reports == [RAISED]
+
+
+def test_one_whose_subscription_ended_has_no_handler_unless_another_dropped_it() -> None:
+    opened = Open()
+    opened.unsubscribed()
+    assert [report[0] for report in opened.reports] == ["noHandler"]
+    opened = Open(2)
+    opened.dropped()
+    opened.unsubscribed()
+    assert [report[0] for report in opened.reports] == ["overloaded"]
