@@ -15,6 +15,7 @@ from lahja_capn.binding.enumerant import Enumerant
 from lahja_capn.binding.event import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, RequestToken
 from lahja_capn.binding.eventtype import EventType, TypeRow
 from lahja_capn.binding.pointers import Buffer, Segments
+from lahja_capn.binding.record import struct_size
 from lahja_capn.binding.registry import BINDINGS, event_type, find_event_type
 from lahja_capn.binding.structs import Struct
 
@@ -37,4 +38,5 @@ __all__ = [
     "bind",
     "event_type",
     "find_event_type",
+    "struct_size",
 ]

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from lahja_capn.binding.enumerant import unknown
 from lahja_capn.binding.pointers import (
+    ELEMENT_BYTES,
     ListPlace,
     PointerPlace,
     Segments,
@@ -408,3 +409,16 @@ def list_place(view: Any) -> ListPlace | None:
     """Return where the elements of a received list lie."""
     place = pointer_place(view)
     return list_at(place) if place is not None else None
+
+
+def struct_size(view: Any) -> tuple[int, int]:
+    """Return the size of a received list's elements as structs: bytes of the data section, and pointers.
+
+    (0, 0) if they have no words: a list of Void, or of structs without fields.
+    """
+    place = list_place(view)
+    if place is None:
+        return 0, 0
+    if place.code == 6:
+        return 0, 1
+    return ELEMENT_BYTES.get(place.code, 8 * place.data_words), place.pointer_count

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
-from ..binding import StructCodec, TypeRow
+from ..binding import StructCodec, TypeRow, struct_size
 from ..errors import LahjaError, RemoteProtocolError
 from ..schema import wire_schema
 from ..wire import Segments
@@ -20,10 +20,9 @@ from .state import Message
 # (wire id, row); wire id 0 = a struct reachable from an event.
 TableRow: TypeAlias = tuple[int, TypeRow]
 
-# The least that one element takes in a list: a TypeRow without name and layout may be written without its
-# pointers, but not without its type id, the second word. A DropCount without its count says nothing.
-_ROW_BYTES: Final = 16
-_COUNT_BYTES: Final = 16
+# Elements of a list of structs may be shorter than the schema's, and then lack what their data section has no room for:
+# a TypeRow its type id, a DropCount its count. Both are a struct's second word.
+_SECOND_WORD_END: Final = 16
 
 _codec: Final = StructCodec(wire_schema().Control)
 
@@ -210,7 +209,7 @@ class _Budget:
 
     Pointers may lead to the same bytes many times: 16,000 rows could share one layout of 200,000 elements, and
     eight bytes can claim a list of thousands of elements without words. In an honest message nothing is shared
-    or empty, so what is read out is never more than the message itself.
+    or empty, so what is read out, counted as what it takes there, is never more than the message itself.
     """
 
     __slots__ = ("_left",)
@@ -226,11 +225,26 @@ class _Budget:
             )
 
 
+def _take_structs(structs: Any, budget: _Budget) -> tuple[int, int]:
+    """Take a list of structs from the budget; return the bytes of an element's data section, and its pointers."""
+    if not structs:
+        return 0, 0
+    data, pointers = struct_size(structs)
+    if not data and not pointers:
+        raise RemoteProtocolError(f"a control message has a list of {len(structs)} elements without words")
+    budget.take((data + 8 * pointers) * len(structs))
+    return data, pointers
+
+
 def _rows_in(rows: Any, budget: _Budget) -> tuple[TableRow, ...]:
+    data, pointers = _take_structs(rows, budget)
+    if data < _SECOND_WORD_END and not pointers:
+        # There may be a million, of a byte each. All are alike: of type id 0, for which the first is refused.
+        rows = rows[:1]
     found = []
     for row in rows:
         layout = row.layout
-        budget.take(_ROW_BYTES + 4 * len(layout))
+        budget.take(4 * len(layout))
         name = row.name
         budget.take(len(name))
         row_read = TypeRow(type_id=row.typeId, kind=str(row.kind), name=name, layout=tuple(layout))
@@ -252,7 +266,10 @@ def _texts_in(texts: Any, budget: _Budget) -> tuple[str, ...]:
 
 
 def _counts_in(counts: Any, budget: _Budget) -> tuple[tuple[int, int], ...]:
-    budget.take(_COUNT_BYTES * len(counts))
+    data, _ = _take_structs(counts, budget)
+    if data < _SECOND_WORD_END:
+        # Without a count: nothing was dropped. There may be a million, of a byte each.
+        return ()
     return tuple((count.typeId, count.count) for count in counts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import (
+    forms,
     refuse_frames,
     refuse_handshake,
     refuse_traffic,
@@ -27,7 +28,7 @@ def generate() -> Store:
         module.add(store)
     for module in (talk_basics, talk_types, talk_flow):
         module.add(store)
-    for module in (refuse_frames, refuse_handshake, refuse_traffic):
+    for module in (refuse_frames, refuse_handshake, refuse_traffic, forms):
         module.add(store)
     return store
 

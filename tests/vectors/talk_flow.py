@@ -289,6 +289,16 @@ def _refused(store: Store) -> None:
         "failed", correlation="1", code="noHandler"
     )
     talk(store, "request-after-unsubscribe", "a request that crossed the unsubscription", script.ends())
+    rows = changed(peer.rows("Ask", "Answer"), "Ask", ordinal=1)
+    script = Script().come_up(types=rows).send(ask(1))
+    script.sent("failed", correlation="1", code="incompatibleType")
+    note = "a disabled type that nobody subscribes to: the first reason counts"
+    talk(store, "request-incompatible-no-handler", note, script.ends())
+    rows = [{**peer.rows("Count")[0], "layout": [1]}]
+    script = Script(subscribe=["Count"]).come_up(types=rows).send(peer.request(1, {"number": "1"}, "Count"))
+    script.sent("failed", correlation="1", code="incompatibleType")
+    note = "a disabled type that is not meant for requests: the first reason counts"
+    talk(store, "request-incompatible-event-type", note, script.ends())
 
 
 # --- requests of the consumer -------------------------------------------------------------------------------

@@ -102,13 +102,14 @@ std::string text_in(capnp::Text::Reader text) {
   return std::string(text.begin(), text.size());
 }
 
-// Elements of a list may be written shorter than this; then they would take more memory here than they did there.
+// Elements of a list may be written shorter than this, and would then take more memory here than they did there. They lack
+// the second word, with the type id.
 constexpr std::size_t least_row_bytes = 16;
 
 std::vector<TableRow> rows_in(capnp::List<wire::TypeRow>::Reader rows, std::size_t message_bytes) {
   if (rows.size() * least_row_bytes > message_bytes) {
-    throw ProtocolError(GoodbyeCode::protocol_error, std::to_string(rows.size()) + " rows in a control message of " +
-                                                         std::to_string(message_bytes) + " bytes");
+    throw ProtocolError(GoodbyeCode::invalid_table, std::to_string(rows.size()) + " rows in a control message of " +
+                                                        std::to_string(message_bytes) + " bytes: they have no type id");
   }
   std::vector<TableRow> found;
   found.reserve(rows.size());

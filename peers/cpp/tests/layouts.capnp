@@ -21,7 +21,16 @@ struct Outer @0xac3d4e5f60718293 (T) {
   struct Inner @0xbd4e5f60718293a4 (U) {
     t @0 :T;
     u @1 :U;
+    next @2 :Inner(U);
   }
+}
+
+struct Pair @0xdf60718293a4b5c6 (A, B) {
+  a @0 :A;
+  b @1 :B;
+}
+
+struct Empty @0xe0718293a4b5c6d7 {
 }
 
 struct Corners @0xce5f60718293a4b5 {
@@ -35,4 +44,13 @@ struct Corners @0xce5f60718293a4b5 {
     second @7 :UInt16;
   }
   inner @8 :Outer(Mark).Inner(Data);
+  pair @9 :Pair(Text, List(Mark));
+  empty @10 :Empty = ();
+  either :union {
+    neither @11 :Void;
+    both @12! :union {
+      left @13 :UInt8;
+      right @14 :UInt8;
+    }
+  }
 }

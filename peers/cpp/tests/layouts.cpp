@@ -70,6 +70,7 @@ void compare(const EventType& type, const conformance_table::TableRow& wanted) {
 TEST(the_layouts_of_docs_wire_md_come_out) {
   compare("Mark", capnp::Schema::from<layouts::Mark>());
   compare("Outer.Inner", capnp::Schema::from<layouts::Outer<>::Inner<>>());
+  compare("Pair", capnp::Schema::from<layouts::Pair<>>());
   compare("Corners", capnp::Schema::from<layouts::Corners>());
 }
 
@@ -83,9 +84,11 @@ TEST(structs_are_reached_through_arguments_of_generic_types) {
   const auto has = [&](std::uint64_t id) {
     return std::any_of(type.reachable.begin(), type.reachable.end(), [=](const Row& row) { return row.type_id == id; });
   };
-  CHECK_EQUAL(type.reachable.size(), std::size_t{2});
+  CHECK_EQUAL(type.reachable.size(), std::size_t{4});
   CHECK(has(0x9b2c3d4e5f607182));
   CHECK(has(0xbd4e5f60718293a4));
+  CHECK(has(0xdf60718293a4b5c6));
+  CHECK(has(0xe0718293a4b5c6d7));
 }
 
 TEST(rows_equal_those_of_the_table_command) {

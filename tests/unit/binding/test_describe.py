@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from lahja_capn import load
 from lahja_capn.binding import event_type, registry
 from lahja_capn.binding.describe import describe_event, describe_struct
 from lahja_capn.binding.layout import fnv1a_32, layout_texts
@@ -46,6 +49,23 @@ def test_what_cannot_be_an_event_type_is_refused(struct: str, complaint: str) ->
     with pytest.raises(BindError, match=complaint):
         describe_event(getattr(schema, struct))
     describe_struct(getattr(schema, struct))
+
+
+def test_an_interface_may_be_an_argument_that_no_field_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.capnp"
+    path.write_text(
+        "@0xb7c9e1f0a3d58247; interface Service {}"
+        "struct Used(T) { value @0 :T; } struct Unused(T) { n @0 :UInt8; }"
+        "struct Wrong { inside @0 :Used(Service); }"
+        "struct Right { inside @0 :Unused(Service); }"
+    )
+    arguments = load(path)
+    with pytest.raises(BindError, match=r"Wrong\.inside\.value has the type interface"):
+        describe_event(arguments.Wrong)
+    own, _ = describe_event(arguments.Right)
+    service = f"interface({arguments.Service.schema.node.id:016x})"
+    unused = f"{arguments.Unused.schema.node.id:016x}"
+    assert own.texts == (f"struct({unused};{unused}[{service}])@0=",)
 
 
 def test_a_group_is_no_event_type() -> None:

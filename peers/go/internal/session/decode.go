@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -24,13 +25,9 @@ const (
 	goodbyeText                        = 0
 )
 
-// What an element of a list reads out to at least (docs/wire.md section 2).
-const (
-	rowBytes   = 16
-	countBytes = 16
-	idBytes    = 8
-	textBytes  = 8
-)
+// Elements of a list of structs may be shorter than the schema's, and then lack what their data has no room for: a TypeRow
+// its type id, a DropCount its count. Both are a struct's second word.
+const secondWordEnd = 16
 
 const maxFeatures = 256
 
@@ -83,8 +80,8 @@ func unreadable(err error) *wire.Error {
 
 // reader reads fields and remembers the first error; after it, everything reads as empty.
 type reader struct {
-	// budget bounds what is read out. Pointers may lead to the same bytes many times, and lists may have elements that
-	// take none; in an honest message nothing reads out to more than the message itself.
+	// budget bounds what is read out. Pointers may lead to the same bytes many times; in an honest message nothing, counted
+	// as what it takes there, reads out to more than the message itself.
 	budget int
 	err    error
 }
@@ -114,6 +111,18 @@ func (r *reader) pointer(s capnp.Struct, index uint16) capnp.Ptr {
 	return pointer
 }
 
+// isNull says whether there is no object. A far pointer that leads to a null word is no null pointer: it leads to a struct
+// without words, which the library shows like nothing.
+func (r *reader) isNull(s capnp.Struct, index uint16, pointer capnp.Ptr) bool {
+	if r.err != nil || pointer.IsValid() {
+		return r.err != nil
+	}
+	if s.HasPtr(index) {
+		r.fail("pointer %d leads to a struct without words", index)
+	}
+	return true
+}
+
 func (r *reader) structure(s capnp.Struct, index uint16) capnp.Struct {
 	pointer := r.pointer(s, index)
 	if pointer.IsValid() && !pointer.Struct().IsValid() {
@@ -122,8 +131,9 @@ func (r *reader) structure(s capnp.Struct, index uint16) capnp.Struct {
 	return pointer.Struct()
 }
 
-func (r *reader) asText(pointer capnp.Ptr) string {
-	if r.err != nil || !pointer.IsValid() {
+func (r *reader) text(s capnp.Struct, index uint16) string {
+	pointer := r.pointer(s, index)
+	if r.isNull(s, index, pointer) {
 		return ""
 	}
 	text := pointer.TextBytes()
@@ -135,13 +145,9 @@ func (r *reader) asText(pointer capnp.Ptr) string {
 	return string(text)
 }
 
-func (r *reader) text(s capnp.Struct, index uint16) string {
-	return r.asText(r.pointer(s, index))
-}
-
 func (r *reader) data(s capnp.Struct, index uint16) []byte {
 	pointer := r.pointer(s, index)
-	if r.err != nil || !pointer.IsValid() {
+	if r.isNull(s, index, pointer) {
 		return nil
 	}
 	data := pointer.Data()
@@ -151,55 +157,88 @@ func (r *reader) data(s capnp.Struct, index uint16) []byte {
 	return data
 }
 
-// list returns a list, and its length after each element's bytes were taken from the budget.
-func (r *reader) list(s capnp.Struct, index uint16, elementBytes int) (capnp.List, int) {
+// list returns a list, its length and its elements' size, which is at least the given one; its bytes were taken from the
+// budget. Lists of numbers and of pointers may be written as lists of structs, which have them at their beginning.
+func (r *reader) list(s capnp.Struct, index uint16, least capnp.ObjectSize) (capnp.List, int, capnp.ObjectSize) {
+	var none capnp.ObjectSize
 	pointer := r.pointer(s, index)
+	if r.isNull(s, index, pointer) {
+		return capnp.List{}, 0, none
+	}
 	list := pointer.List()
-	if pointer.IsValid() && !list.IsValid() {
+	if !list.IsValid() {
 		r.fail("pointer %d leads to no list", index)
+		return capnp.List{}, 0, none
 	}
 	count := list.Len()
-	if count < 0 {
+	size, ok := elementSize(list)
+	switch {
+	case count < 0:
 		r.fail("a list of %d elements", count)
+	case !ok || size.DataSize < least.DataSize || size.PointerCount < least.PointerCount:
+		r.fail("a list's elements are of another type")
+	case count > 0 && size == none:
+		r.fail("a list of %d elements without words", count)
 	}
-	if !r.take(count * elementBytes) {
-		return capnp.List{}, 0
+	if !r.take(count * (int(size.DataSize) + 8*int(size.PointerCount))) {
+		return capnp.List{}, 0, none
 	}
-	return list, count
+	return list, count, size
 }
 
-// element returns a list's element as a struct, of the data and pointers that it has at least. Lists of numbers and of
-// pointers may be written as lists of structs, which have them at their beginning.
-func (r *reader) element(list capnp.List, index int, dataBytes capnp.Size, pointers uint16) capnp.Struct {
-	element := list.Struct(index)
-	if size := element.Size(); !element.IsValid() || size.DataSize < dataBytes || size.PointerCount < pointers {
-		r.fail("a list's elements are of another type")
+// elementSize returns the size of a list's elements as structs, or false for bits, which are none. The library tells it of
+// an element alone; of a list without elements it is read from what the library writes for a copy.
+func elementSize(list capnp.List) (capnp.ObjectSize, bool) {
+	if list.Len() > 0 {
+		element := list.Struct(0)
+		return element.Size(), element.IsValid()
 	}
-	return element
+	message, segment, err := capnp.NewMessage(capnp.SingleSegment(nil))
+	if err != nil || message.SetRoot(list.ToPtr()) != nil {
+		return capnp.ObjectSize{}, false
+	}
+	words := segment.Data()
+	switch binary.LittleEndian.Uint32(words[4:]) & 7 {
+	case 0:
+		return capnp.ObjectSize{}, true
+	case 2, 3, 4, 5:
+		return capnp.ObjectSize{DataSize: 1 << (binary.LittleEndian.Uint32(words[4:])&7 - 2)}, true
+	case 6:
+		return capnp.ObjectSize{PointerCount: 1}, true
+	case 7:
+		// The tag, behind the root pointer.
+		data, pointers := binary.LittleEndian.Uint16(words[12:]), binary.LittleEndian.Uint16(words[14:])
+		return capnp.ObjectSize{DataSize: 8 * capnp.Size(data), PointerCount: pointers}, true
+	}
+	return capnp.ObjectSize{}, false
 }
 
 func (r *reader) ids(s capnp.Struct, index uint16) []uint64 {
-	list, count := r.list(s, index, idBytes)
+	list, count, _ := r.list(s, index, capnp.ObjectSize{DataSize: 8})
 	ids := make([]uint64, 0, count)
-	for i := 0; i < count && r.err == nil; i++ {
-		ids = append(ids, r.element(list, i, 8, 0).Uint64(0))
+	for i := 0; i < count; i++ {
+		ids = append(ids, list.Struct(i).Uint64(0))
 	}
 	return ids
 }
 
 func (r *reader) rows(s capnp.Struct, index uint16) []TableRow {
-	list, count := r.list(s, index, rowBytes)
+	list, count, size := r.list(s, index, capnp.ObjectSize{})
+	if size.DataSize < secondWordEnd && size.PointerCount == 0 {
+		// There may be a million, of a byte each. All are alike: of type id 0, for which the first is refused.
+		count = min(count, 1)
+	}
 	rows := make([]TableRow, 0, count)
 	for i := 0; i < count && r.err == nil; i++ {
-		element := r.element(list, i, 0, 0)
+		element := list.Struct(i)
 		view := wirecapnp.TypeRow(element)
 		row := TableRow{WireID: view.WireId(), Row: Row{TypeID: view.TypeId(), Kind: view.Kind()}}
-		hashes, length := r.list(element, rowLayout, 4)
+		hashes, length, _ := r.list(element, rowLayout, capnp.ObjectSize{DataSize: 4})
 		if length > 0 {
 			row.Layout = make([]uint32, 0, length)
 		}
-		for k := 0; k < length && r.err == nil; k++ {
-			row.Layout = append(row.Layout, r.element(hashes, k, 4, 0).Uint32(0))
+		for k := 0; k < length; k++ {
+			row.Layout = append(row.Layout, hashes.Struct(k).Uint32(0))
 		}
 		row.Name = r.text(element, rowName)
 		r.take(len(row.Name))
@@ -215,12 +254,12 @@ func (r *reader) hello(s capnp.Struct) *Hello {
 		// Nothing else of another version's hello may be relied on.
 		return hello
 	}
-	features, count := r.list(s, helloFeatures, textBytes)
+	features, count, _ := r.list(s, helloFeatures, capnp.ObjectSize{PointerCount: 1})
 	if count > maxFeatures {
 		r.fail("hello lists %d features: the limit is %d", count, maxFeatures)
 	}
 	for i := 0; i < count && r.err == nil; i++ {
-		feature := r.asText(r.pointer(r.element(features, i, 0, 1), 0))
+		feature := r.text(features.Struct(i), 0)
 		r.take(len(feature))
 		hello.Features = append(hello.Features, feature)
 	}
@@ -269,10 +308,14 @@ func (r *reader) message(which wirecapnp.Control_Which, s capnp.Struct) Control 
 	case wirecapnp.Control_Which_pong:
 		return &Pong{}
 	default:
-		list, count := r.list(s, droppedCounts, countBytes)
+		list, count, size := r.list(s, droppedCounts, capnp.ObjectSize{})
+		if size.DataSize < secondWordEnd {
+			// Without a count: nothing was dropped. There may be a million, of a byte each.
+			count = 0
+		}
 		dropped := &Dropped{Counts: make([]DropCount, 0, count)}
-		for i := 0; i < count && r.err == nil; i++ {
-			view := wirecapnp.DropCount(r.element(list, i, 0, 0))
+		for i := 0; i < count; i++ {
+			view := wirecapnp.DropCount(list.Struct(i))
 			dropped.Counts = append(dropped.Counts, DropCount{TypeID: view.TypeId(), Count: view.Count()})
 		}
 		return dropped
