@@ -33,6 +33,7 @@ from benchmarks.workload import (
     percentiles,
     small_values,
 )
+from tests.unmeasured import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,6 +56,7 @@ def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *arguments],
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=230,
@@ -329,6 +331,7 @@ def test_every_curve_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.growth", *arguments],
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=230,
@@ -367,6 +370,7 @@ def test_the_profile_names_every_piece_of_an_event_and_of_a_request(tmp_path: Pa
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.profile", *arguments],
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=18,

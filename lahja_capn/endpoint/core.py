@@ -88,6 +88,7 @@ class ConnectionCore(ABC):
         "_sequence_versions",
         "_traffic",
         "_unflushed",
+        "_unflushed_calls",
         "_write_closed",
         "_writer",
         "accepted",
@@ -158,6 +159,7 @@ class ConnectionCore(ABC):
         self._more_to_read = False
         self._flush_wanted = False
         self._unflushed = 0
+        self._unflushed_calls = 0
         self._write_closed = False
         self._ended = False
         self._writer: Waiter[None] | None = None

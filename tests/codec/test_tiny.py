@@ -19,6 +19,7 @@ import lahja_capn
 from lahja_capn import BaseEvent, EventFieldError, bind
 from lahja_capn.binding import event_type
 from tests.codec.tiny import installed
+from tests.unmeasured import environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -99,6 +100,7 @@ def test_the_scenarios_pass_on_it() -> None:
             *("tests/scenario", "-k", "not uvloop and not trio and not lahja_tools"),
         ],
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=390,

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.unmeasured import environment
+
 # Long enough for a slow machine, short enough that a hang is told from patience. Nothing ever takes so long.
 LIMIT_S = 15.0
 
@@ -47,7 +49,7 @@ class Program:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env={**os.environ, **(env or {})},
+            env=environment(**(env or {})),
             # What it starts itself (a launcher's child) must die with it.
             start_new_session=True,
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.worker import Setup
+from tests.unmeasured import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +78,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
+            env=environment(),
         )
         threading.Thread(target=self._listen, daemon=True).start()
 
