@@ -7,10 +7,10 @@ each other.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Container, Iterable
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..wire import Buffer
 from .counters import Counters
@@ -48,6 +48,8 @@ class Offer(Enum):
 
 
 Buffers: TypeAlias = tuple[Buffer, ...]
+# A queued event: size, type id, buffers. A list under NEWEST_ONLY, where a newer event takes its place.
+_Entry: TypeAlias = tuple[int, int, Buffers] | list[Any]
 
 # Looking a member up in an Enum costs more than the rest of offer_event (Python 3.11).
 _NEWEST_ONLY = Policy.NEWEST_ONLY
@@ -68,6 +70,7 @@ class Outbox:
         "_first",
         "_full_at",
         "_line",
+        "_newest",
         "_passed",
         "_purged",
         "_purged_to",
@@ -92,6 +95,7 @@ class Outbox:
         self._line = 0
         self._full_at = limit
         self._counters = counters
+        # Changed with `set_policy` once anything is queued.
         self.policy = Policy.WAIT
         self.event_window = SendWindow()
         self.request_window = SendWindow()
@@ -99,8 +103,9 @@ class Outbox:
         self._first: deque[tuple[int, Buffers, int]] = deque()
         # (size, number, buffers)
         self._requests: deque[tuple[int, int, Buffers]] = deque()
-        # (size, type id, buffers)
-        self._events: deque[tuple[int, int, Buffers]] = deque()
+        self._events: deque[_Entry] = deque()
+        # Under NEWEST_ONLY what stands in `_events`, in the same order, by type; else empty.
+        self._newest: OrderedDict[int, list[Any]] = OrderedDict()
         # Types whose purged events still lie in `_events`, and up to which place; places count what has left since
         # the first of these purges (`_passed`), too. `_purged_to` is the last of these places.
         self._purged: dict[int, int] = {}
@@ -163,6 +168,27 @@ class Outbox:
         self.queued_bytes += size
         self.queued_request_bytes += size
 
+    def set_policy(self, policy: Policy) -> None:
+        """Decide by ``policy`` from now on. NEWEST_ONLY drops at once what it would not have kept."""
+        if policy is self.policy:
+            return
+        self.policy = policy
+        self._newest.clear()
+        if policy is _NEWEST_ONLY and self._events:
+            if self._purged:
+                self._sweep()
+            events, self._events = self._events, deque()
+            newest = {entry[1]: entry for entry in events}
+            for entry in events:
+                size, type_id, buffers = entry
+                if newest[type_id] is entry:
+                    self._newest[type_id] = kept = [size, type_id, buffers]
+                    self._events.append(kept)
+                else:
+                    self.queued_bytes -= size
+                    self._swept_at -= 1
+                    self.drop(type_id, size)
+
     def join_line(self) -> None:
         """The caller's event found the queue full; it will be offered ``in_line``. Others wait until then."""
         self._line += 1
@@ -179,12 +205,12 @@ class Outbox:
         ``in_line``: it is the turn of this one, among those that wait for room.
         """
         policy = self.policy
-        if policy is _NEWEST_ONLY and self._events:
-            self._drop_type(type_id)
+        if policy is _NEWEST_ONLY:
+            return self._offer_newest(type_id, size, buffers)
         if self.queued_bytes >= self._full_at:
             if policy is Policy.WAIT and not (in_line and self.queued_bytes < self.limit):
                 return Offer.FULL
-            if policy is Policy.DROP_OLDEST or policy is _NEWEST_ONLY:
+            if policy is Policy.DROP_OLDEST:
                 self._drop_oldest()
             # Answers and requests alone may fill the queue; they are never dropped for an event.
             if self.queued_bytes >= self.limit:
@@ -193,6 +219,38 @@ class Outbox:
         self._events.append((size, type_id, buffers))
         self.queued_bytes += size
         return _QUEUED
+
+    def _offer_newest(self, type_id: int, size: int, buffers: Buffers) -> Offer:
+        """Put the event in the place of the one of its type that waits, if any: it has been its turn all the same."""
+        if self._purged:
+            self._sweep()
+        waiting = self._newest.get(type_id)
+        if waiting is not None:
+            before = waiting[0]
+            self.drop(type_id, before)
+            self._swept_at -= 1
+            self.queued_bytes -= before
+            if self.queued_bytes < self.limit:
+                waiting[0], waiting[2] = size, buffers
+                self.queued_bytes += size
+                return _QUEUED
+            # The queue is over its limit by a frame that is larger than this one was.
+            del self._newest[type_id]
+            self._events = deque(self._newest.values())
+        if self.queued_bytes >= self.limit:
+            self._drop_oldest()
+            if self.queued_bytes >= self.limit:
+                self.drop(type_id, size)
+                return Offer.DROPPED
+        self._newest[type_id] = entry = [size, type_id, buffers]
+        self._events.append(entry)
+        self.queued_bytes += size
+        return _QUEUED
+
+    def _forget_newest(self, count: int) -> None:
+        """So many have left the front of the queue."""
+        for _ in range(count):
+            self._newest.popitem(last=False)
 
     def drop(self, type_id: int, size: int) -> None:
         """Count an event as dropped for this peer, to be told."""
@@ -239,6 +297,8 @@ class Outbox:
         )
         self.queued_bytes -= sum(size for size, _, _ in self._events) - sum(size for size, _, _ in kept)
         self._events = kept
+        if self._newest:
+            self._newest = OrderedDict((entry[1], entry) for entry in kept)  # type: ignore[misc]  # all are lists
         self._forget_purges()
         self._swept_at = self._counters.sent + len(kept)
 
@@ -249,6 +309,8 @@ class Outbox:
         while events and self._passed < purged.get(events[0][1], 0):
             self.queued_bytes -= events.popleft()[0]
             self._passed += 1
+            if self._newest:
+                self._forget_newest(1)
         if not events or self._passed >= self._purged_to:
             self._forget_purges()
 
@@ -296,6 +358,8 @@ class Outbox:
                 extend(buffers)
                 total += size
                 balance -= size
+            if self._newest:
+                self._forget_newest(count - len(events))
             sent = total - before
             self.event_window.charge(balance)
             self.queued_bytes -= sent
@@ -315,6 +379,8 @@ class Outbox:
                 break
             size, _, buffers = self._events.popleft()
             self._passed += 1
+            if self._newest:
+                self._forget_newest(1)
             out.extend(buffers)
             total += size
             balance -= size
@@ -335,6 +401,7 @@ class Outbox:
         self._first.clear()
         self._requests.clear()
         self._events.clear()
+        self._newest.clear()
         self.drops.clear()
         self.queued_bytes = self.queued_request_bytes = 0
 
@@ -346,18 +413,7 @@ class Outbox:
                     return
                 self._passed += 1
             size, type_id, _ = self._events.popleft()
+            if self._newest:
+                self._forget_newest(1)
             self.queued_bytes -= size
             self.drop(type_id, size)
-
-    def _drop_type(self, type_id: int) -> None:
-        # Under NEWEST_ONLY the queue holds one event per type, so this is short.
-        if self._purged:
-            self._sweep()
-        events = self._events
-        for index in range(len(events) - 1, -1, -1):
-            size, queued, _ = events[index]
-            if queued == type_id:
-                del events[index]
-                self._swept_at -= 1
-                self.queued_bytes -= size
-                self.drop(type_id, size)

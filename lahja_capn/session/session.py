@@ -398,7 +398,7 @@ class Session(ReceivingSession):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self._outbox.policy = policy
+        self._outbox.set_policy(policy)
 
     @property
     def queued_bytes(self) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 from unittest.mock import patch
@@ -155,6 +156,78 @@ def test_newest_only_with_no_room_drops_the_oldest_of_other_types() -> None:
     assert box.pull(100) == [b"1", b"2"]
 
 
+def test_newest_only_takes_the_older_ones_place_so_that_it_gets_its_turn() -> None:
+    box = outbox(policy=Policy.NEWEST_ONLY)
+    for type_id in (A, B):
+        box.offer_event(type_id, 10, event(b"old"))
+    for n in range(1000):
+        box.offer_event(A, 15, event(b"a%d" % n))
+    assert (box.queued_bytes, box._counters.dropped_bytes) == (25, 10 + 999 * 15)
+    assert box.pull(15) == [b"a999"]
+    assert box.offer_event(A, 10, event(b"again")) is Offer.QUEUED
+    assert box.pull(100) == [b"old", b"again"]
+    assert box.queued_bytes == 0
+
+
+def test_newest_only_stays_below_the_limit_however_events_grow() -> None:
+    box = outbox(policy=Policy.NEWEST_ONLY, limit=100)
+    for size in (10, 20, 90, 300, 5):
+        for type_id in range(1, 9):
+            assert box.offer_event(type_id, size, event(b"%d" % type_id)) is Offer.QUEUED
+            assert box.queued_bytes < 100 + size
+            assert box.queued_bytes == sum(entry[0] for entry in box._events)
+            assert list(box._newest.values()) == list(box._events)
+    assert box._counters.dropped == 5 * 8 - box.queued_events
+
+
+def test_newest_only_set_later_keeps_the_newest_of_each_type() -> None:
+    box = outbox()
+    for n in range(6):
+        box.offer_event((A, B)[n % 2], 10, event(b"%d" % n))
+    box.purge({B})
+    box.offer_event(B, 10, event(b"b"))
+    box.set_policy(Policy.NEWEST_ONLY)
+    assert box.drops == {A: 2}
+    assert box.queued_bytes == 20
+    box.offer_event(A, 10, event(b"a"))
+    assert box.pull(100) == [b"a", b"b"]
+    # And back: what waits is sent as it is.
+    box.offer_event(A, 10, event(b"1"))
+    box.set_policy(Policy.WAIT)
+    box.offer_event(A, 10, event(b"2"))
+    assert box.pull(100) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_newest_only_queues_a_type_again_that_was_purged(later: bool) -> None:
+    box = outbox(policy=Policy.NEWEST_ONLY)
+    for type_id in range(1, 9):
+        box.offer_event(type_id, 10, event(b"%d" % type_id))
+    if later:
+        box.purge({99})  # looks through the queue, so that the next one is not done at once
+    box.purge({1, 2})
+    assert bool(box._purged) is later
+    box.offer_event(2, 10, event(b"again"))
+    assert box._counters.dropped == 0
+    assert box.pull(1000) == [b"3", b"4", b"5", b"6", b"7", b"8", b"again"]
+    assert not box._newest
+
+
+def test_newest_only_costs_the_same_however_many_types_wait() -> None:
+    def seconds(types: int) -> float:
+        box = outbox(policy=Policy.NEWEST_ONLY, limit=10**9)
+        for type_id in range(1, types + 1):
+            box.offer_event(type_id, 10, event(b"1"))
+        began = time.perf_counter()
+        for type_id in range(1, 501):
+            box.offer_event(type_id, 10, event(b"2"))
+        return time.perf_counter() - began
+
+    few = min(seconds(500) for _ in range(3))
+    many = min(seconds(50_000) for _ in range(3))
+    assert many < 10 * few
+
+
 def test_disconnect_asks_for_it_and_counts() -> None:
     box = outbox(policy=Policy.DISCONNECT, limit=10)
     box.offer_event(A, 10, event(b"1"))
@@ -266,10 +339,15 @@ def test_purges_now_or_later_send_what_a_plain_queue_would(policy: Policy, steps
         if what == "offer":
             number += 1
             if policy is Policy.NEWEST_ONLY:
-                dropped += sum(type_id == value for type_id, _ in model.queue)
-                model.purge({value})
+                waiting_ones = [at for at, (type_id, _) in enumerate(model.queue) if type_id == value]
+                dropped += len(waiting_ones)
+                assert len(waiting_ones) <= 1
             assert box.offer_event(value, 10, event(b"%d" % number)) is Offer.QUEUED
-            model.queue.append((value, b"%d" % number))
+            if policy is Policy.NEWEST_ONLY and waiting_ones:
+                # In the place of the older one, so that a type with many events gets its turn.
+                model.queue[waiting_ones[0]] = (value, b"%d" % number)
+            else:
+                model.queue.append((value, b"%d" % number))
         elif what == "purge":
             before = len(model.queue)
             model.purge(set(value))
