@@ -109,10 +109,32 @@ def make_flat(binding: Binding) -> Flat:
     parts = [_Part(number, attr, field) for number, (attr, field) in enumerate(binding.attrs.items())]
     message = _Message(parts, binding.plan.node.struct)
     tables = {part.number: part.kind.table for part in parts if isinstance(part.kind, EnumType)}
+    parameters = ["_class", *(f"_names{number}, _at{number}" for number in tables)]
+    functions = [*_init_source(parts), *message.encode_source(), *message.decode_source()]
+    source = "\n".join(
+        [
+            f"def make({', '.join(parameters)}):",
+            *(f"    {line}" for line in functions),
+            "    return __init__, encode, decode",
+        ]
+    )
+    make = _makers.get(source)
+    if make is None:
+        make = _makers[source] = _compile(source, message, parts)
+    flat = Flat(
+        *make(binding.cls, *(part for table in tables.values() for part in (table.by_name, table.at)))
+    )
+    flat.init.__qualname__ = f"{binding.cls.__qualname__}.__init__"
+    flat.init.__module__ = binding.cls.__module__
+    return flat
+
+
+# By source: structs of the same shape and names share their code, which Python makes quick by running it often.
+_makers: dict[str, Callable[..., Any]] = {}
+
+
+def _compile(source: str, message: _Message, parts: list[_Part]) -> Callable[..., Any]:
     names: dict[str, Any] = {
-        **{f"_names{number}": table.by_name for number, table in tables.items()},
-        **{f"_at{number}": table.at for number, table in tables.items()},
-        "_class": binding.cls,
         "_general": Record.__init__,
         "_missing": _MISSING,
         "_set": set_dict,
@@ -122,16 +144,16 @@ def make_flat(binding: Binding) -> Flat:
         "_pad": [bytes(-size % 8) for size in range(8)],
         # The padding of a Text, with the zero byte that ends it.
         "_end": [bytes(8 - size) for size in range(8)],
-        "_left_out": {part.attr: _left_out(part.kind) for part in parts},
+        # None is a null pointer, Void, or the enumerant 0.
+        "_left_out": {
+            part.attr: 0 if isinstance(part.kind, (BoolType, IntType, FloatType)) else None for part in parts
+        },
         **{f"_{kind.__name__}": kind for kind in (type, len, int, float, str, bytes, memoryview)},
     }
-    source = "\n".join([*_init_source(parts), *message.encode_source(), *message.decode_source()])
     # As dataclasses do it, and for the same reason; of what is compiled here see the top.
-    exec(compile(source, f"<lahja_capn: {binding.cls.__qualname__}>", "exec"), names)  # noqa: S102
-    init = names["__init__"]
-    init.__qualname__ = f"{binding.cls.__qualname__}.__init__"
-    init.__module__ = binding.cls.__module__
-    return Flat(init, names["encode"], names["decode"])
+    exec(compile(source, "<lahja_capn, for plain events>", "exec"), names)  # noqa: S102
+    make: Callable[..., Any] = names["make"]
+    return make
 
 
 class _Missing:
@@ -142,13 +164,6 @@ class _Missing:
 
 
 _MISSING = _Missing()
-
-
-def _left_out(kind: FieldType) -> Any:
-    """Return what stands in a message for a field that is left out; None is a null pointer, or Void."""
-    if isinstance(kind, EnumType):
-        return kind.table.at(0)
-    return 0 if isinstance(kind, (BoolType, IntType, FloatType)) else None
 
 
 # --- the constructor ------------------------------------------------------------------------------------
@@ -218,7 +233,7 @@ class _Message:
             if isinstance(kind, BoolType):
                 self.bits.setdefault(offset // 8, {})[offset % 8] = part
             elif isinstance(kind, EnumType):
-                places[2 * offset] = ("H", 2, f"a{part.number}.raw")
+                places[2 * offset] = ("H", 2, f"0 if a{part.number} is None else a{part.number}.raw")
             elif isinstance(kind, (IntType, FloatType)):
                 size = struct.calcsize(f"<{kind.code}")
                 places[size * offset] = (kind.code, size, f"a{part.number}")
