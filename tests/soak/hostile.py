@@ -28,7 +28,11 @@ def open_socket(address: list[str]) -> socket.socket:
         return socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_S)
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(TIMEOUT_S)
-    sock.connect(os.fspath(path))
+    try:
+        sock.connect(os.fspath(path))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -230,12 +230,17 @@ class Soak:
             f"{elapsed:6.0f} s  {sum(self.delivered.values()):>10,} events delivered  "
             f"{sum(self.faults.values()):>5} faults  {sum(self.ends.values()):>5} connections ended  "
             f"{sum(count for _, count in self.lost.values()):>6,} lost with them  "
-            f"rss MB {' '.join(format(samples[-1]['rss'] / 1e6, '.0f') for samples in self.survivors())}"
+            f"rss MB {' '.join(map(self.newest_rss, self.survivors()))}"
             + (f"  WRONG: {len(self.wrong)}" if self.wrong else "")
         )
 
     def survivors(self) -> list[list[dict[str, Any]]]:
         return [self.samples[f"{member.name}.1"] for member in self.members if member.survives]
+
+    @staticmethod
+    def newest_rss(samples: list[dict[str, Any]]) -> str:
+        # One that was to survive and ended before the first look has none.
+        return format(samples[-1]["rss"] / 1e6, ".0f") if samples else "-"
 
     def gave_up(self, at: float, why: str) -> bool:
         if time.monotonic() < at:
@@ -471,6 +476,9 @@ class Soak:
         """Nobody has stopped delivering."""
         for process in self.now.values():
             samples = self.samples[process.label]
+            if not samples:
+                # It has ended instead of answering, which is said elsewhere.
+                continue
             if len(samples) > 1 and samples[-1]["received"] == samples[-2]["received"]:
                 self.fail(f"{process.label} has received nothing since the last quiet point")
             for what, count in samples[-1]["counts"].items():

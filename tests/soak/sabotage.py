@@ -21,9 +21,10 @@ KINDS = {
     "descriptors": "fds grew from",
     "tasks": "tasks grew from",
     "memory": "rss grew from",
-    "entries": "connections to 5 peers",
+    "entries": "connections to 5 peers|entries grew from",
     "warning": "ResourceWarning: left open",
-    "error": "an error of its own",
+    # Its traceback is noted too, behind what all its peers complain of.
+    "error": "an error of its own|ended without a reason: shutdown",
     "goodbye": "ended without a reason: protocolError",
     "exit": "ended with exit code 3",
     "deaf": "events of .* have not come to a-asyncio",
