@@ -76,11 +76,21 @@ def _short_structs(store: Store) -> None:
     script.send(control(declare={"types": Raw([], structs(2, 0, rows))}), *count(1))
     note = f"{many} rows of two words: without name and layout"
     talk(store, "rows-two-words", note, see_counts(script, 1).still_there().ends())
+    rule = "5, 6.1: a row too short for its type id has type id 0"
     for name in ("bytes", "8-bytes", "one-word", "pointers"):
         form, write = forms[name]
         script = Script().come_up().send(control(declare={"types": Raw([], write)}))
-        rule = "5, 6.1: a row too short for its type id has type id 0"
         refuse(store, f"rows-{name}", rule, f"`types` as {many} {form}", script, "invalidTable")
+
+    million = 1_048_000
+    script = Script().come_up().send(control(dropped={"counts": Raw([], plain(_BYTE, million))}))
+    script.period = 8
+    note = f"`counts` as {million} elements of 1 byte: they must not take long, nor much memory"
+    talk(store, "dropped-million", note, script.still_there().ends())
+    script = Script().come_up().send(control(declare={"types": Raw([], plain(_BYTE, million))}))
+    script.period = 8
+    note = f"`types` as {million} elements of 1 byte: they must not take long, nor much memory"
+    refuse(store, "rows-million", rule, note, script, "invalidTable")
 
 
 # --- lists of nothing -----------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ impl Control {
                 format!("control variant {variant} is not known in protocol version 1, and no feature was negotiated"),
             )),
             Ok(control::Which::Goodbye(goodbye)) => Ok(read_goodbye(goodbye)),
-            Ok(which) => read(which).map_err(unreadable),
+            Ok(which) => read(which, frame.message_words()).map_err(unreadable),
         }
     }
 
@@ -219,22 +219,32 @@ fn write_rows(rows: &[TypeRow], mut list: capnp::struct_list::Builder<'_, type_r
     }
 }
 
-fn read(which: control::WhichReader<'_>) -> capnp::Result<Control> {
+/// How many elements of a list of structs are worth reading. Of more than there are pairs of words each is too short for
+/// the second one, a row's type id or a drop's count: all are alike, and there may be a million of a byte each. The first
+/// stands for all.
+fn worth_reading(elements: u32, message_words: usize) -> usize {
+    match elements as usize {
+        elements if elements > message_words / 2 => 1,
+        elements => elements,
+    }
+}
+
+fn read(which: control::WhichReader<'_>, message_words: usize) -> capnp::Result<Control> {
     Ok(match which {
-        control::Which::Hello(value) => read_hello(value?)?,
-        control::Which::Declare(value) => Control::Declare(read_rows(value?.get_types()?)?),
+        control::Which::Hello(value) => read_hello(value?, message_words)?,
+        control::Which::Declare(value) => Control::Declare(read_rows(value?.get_types()?, message_words)?),
         control::Which::Subscriptions(value) => Control::Subscriptions(read_subscriptions(value?)?),
         control::Which::SubscriptionsAck(value) => Control::SubscriptionsAck(value?.get_sequence()),
         control::Which::Credit(value) => read_credit(value?),
         control::Which::Failed(value) => read_failed(value?)?,
         control::Which::Ping(()) => Control::Ping,
         control::Which::Pong(()) => Control::Pong,
-        control::Which::Dropped(value) => read_dropped(value?)?,
+        control::Which::Dropped(value) => read_dropped(value?, message_words)?,
         control::Which::Goodbye(value) => read_goodbye(value),
     })
 }
 
-fn read_hello(value: hello::Reader<'_>) -> capnp::Result<Control> {
+fn read_hello(value: hello::Reader<'_>, message_words: usize) -> capnp::Result<Control> {
     let protocol_version = value.get_protocol_version();
     if protocol_version != PROTOCOL_VERSION {
         return Ok(Control::ForeignHello(protocol_version));
@@ -250,12 +260,16 @@ fn read_hello(value: hello::Reader<'_>) -> capnp::Result<Control> {
         event_credit: value.get_event_credit(),
         request_credit: value.get_request_credit(),
         features: strings(value.get_features()?)?,
-        types: read_rows(value.get_types()?)?,
+        types: read_rows(value.get_types()?, message_words)?,
     })))
 }
 
-fn read_rows(list: capnp::struct_list::Reader<'_, type_row::Owned>) -> capnp::Result<Vec<TypeRow>> {
+fn read_rows(
+    list: capnp::struct_list::Reader<'_, type_row::Owned>,
+    message_words: usize,
+) -> capnp::Result<Vec<TypeRow>> {
     list.iter()
+        .take(worth_reading(list.len(), message_words))
         .map(|row| {
             Ok(TypeRow {
                 wire_id: row.get_wire_id(),
@@ -294,9 +308,10 @@ fn read_failed(value: failed::Reader<'_>) -> capnp::Result<Control> {
     Ok(Control::Failed { correlation: value.get_correlation(), failure })
 }
 
-fn read_dropped(value: dropped::Reader<'_>) -> capnp::Result<Control> {
+fn read_dropped(value: dropped::Reader<'_>, message_words: usize) -> capnp::Result<Control> {
     let counts = value.get_counts()?;
-    Ok(Control::Dropped(counts.iter().map(|count| (count.get_type_id(), count.get_count())).collect()))
+    let read = counts.iter().take(worth_reading(counts.len(), message_words));
+    Ok(Control::Dropped(read.map(|count| (count.get_type_id(), count.get_count())).collect()))
 }
 
 fn read_goodbye(value: capnp::Result<goodbye::Reader<'_>>) -> Control {

@@ -8,6 +8,9 @@
 import { UnreadableError } from "../errors.js";
 import { BIT, BYTE, decodeText, type ListTarget, type Segments, type StructTarget } from "./pointers.js";
 
+/** Where the second word of a struct ends: the type id of a TypeRow, the count of a DropCount. */
+const SECOND_WORD_END = 16;
+
 /** Hands out each byte of a message once: parts that overlap, or are read twice, exhaust it. */
 class Budget {
   constructor(private left: number) {}
@@ -109,7 +112,10 @@ export class StructReader {
     const list = this.#list(index);
     if (list === null) return [];
     if (list.code === BIT) throw new UnreadableError("a list of bits where a list of structs belongs");
-    return Array.from({ length: list.length }, (_, i) => this.#element(list, i));
+    // Too short for a row's type id, or a drop's count: all are alike, and there may be a million of a byte each. The
+    // first stands for all.
+    const short = list.dataBytes < SECOND_WORD_END && list.pointers === 0;
+    return Array.from({ length: short ? Math.min(list.length, 1) : list.length }, (_, i) => this.#element(list, i));
   }
 
   #element(list: ListTarget, index: number): StructReader {
