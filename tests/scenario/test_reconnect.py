@@ -111,6 +111,7 @@ async def test_peers_that_come_under_new_names_leave_no_more_than_the_limit_behi
         for stream in streams:
             assert (await anext(stream)).number == 0
         # What is remembered of a connection is not what its peer made us remember.
+        await eventually(lambda: not server._peers.all)
         for connection in server._peers._left_by:
             assert len(connection.session.receive_buffer()) == 0
         while streams[0].counters().queued:
