@@ -45,8 +45,11 @@ from lahja_capn.binding.values import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 if TYPE_CHECKING:
     from lahja_capn.binding.plan import Binding, FieldPlan
 
-# The values that were read stay in the event: with more fields than this they, not the message, would be most of it.
-MAX_FIELDS = 12
+# The values that were read stay in the event, which may hold 1 KiB beyond twice its size. About 400 bytes of that are
+# left for them: this is what each takes there, without contents, of which twice the size has room.
+KEPT_BYTES = 400
+NUMBER_BYTES = 40
+SHARED_BYTES = 16  # Bool, Void and enumerants exist once for all events: only their place in the event
 
 # In a larger message Data and Text are not kept in the event but read each time, as the general way does.
 KEEP_BYTES = 8192
@@ -88,16 +91,22 @@ class _Part(NamedTuple):
 def is_plain(binding: Binding) -> bool:
     """Say whether the struct is plain, so that :func:`make_flat` can serve it."""
     plan = binding.plan
-    if plan is None or plan.is_group or plan.union or not 1 <= len(binding.attrs) <= MAX_FIELDS:
+    if plan is None or plan.is_group or plan.union:
         return False
     if plan.node.struct.dataWordCount + plan.node.struct.pointerCount == 0:
         return False
+    kept = 0
     for attr, field in binding.attrs.items():
         if not isinstance(field.type, _KINDS) or keyword.iskeyword(attr) or not attr.isidentifier():
             return False
         if field.capnp.proto.slot.hadExplicitDefault:
             return False
-    return True
+        if isinstance(field.type, (VoidType, BoolType, EnumType)):
+            kept += SHARED_BYTES
+        elif field.type is not DATA_VIEW:
+            # A memoryview takes 270 bytes, and is not kept: the general way makes one each time.
+            kept += NUMBER_BYTES
+    return kept <= KEPT_BYTES
 
 
 _KINDS = (VoidType, BoolType, IntType, FloatType, EnumType, TextType, DataType)
@@ -338,10 +347,6 @@ class _Message:
                 lines.append(f"    found[{part.attr!r}] = _at{n}(a{n})")
             elif not kind.is_pointer:
                 lines.append(f"    found[{part.attr!r}] = a{n}")
-        for part in self.blobs:
-            if part.kind is DATA_VIEW:
-                view = f"found[{part.attr!r}] = _memoryview(segment)[begin:end].toreadonly()"
-                lines += self._blob_source(part, [view], "_memoryview(b'')")
         kept = [part for part in self.blobs if part.kind is not DATA_VIEW]
         if kept:
             # Together they may be larger than the message, if it refers to the same bytes again and again.

@@ -10,17 +10,14 @@ enum Colour {
 
 struct Plain {
   flag @0 :Bool;
-  small @1 :Int8;
-  text @2 :Text;
-  number @3 :UInt64;
-  half @4 :Float32;
-  data @5 :Data;
-  other @6 :Bool;
-  colour @7 :Colour;
-  value @8 :Float64;
-  view @9 :Data;
-  nothing @10 :Void;
-  middle @11 :Int32;
+  text @1 :Text;
+  number @2 :UInt64;
+  data @3 :Data;
+  other @4 :Bool;
+  colour @5 :Colour;
+  value @6 :Float64;
+  view @7 :Data;
+  nothing @8 :Void;
 }
 
 struct Numbers {
@@ -30,6 +27,9 @@ struct Numbers {
   d @3 :UInt32;
   e @4 :Int64;
   f @5 :Bool;
+  half @6 :Float32;
+  small @7 :Int8;
+  g @8 :Int32;
 }
 
 # Names that the sources could take for something of their own.
@@ -78,7 +78,7 @@ struct WithList {
 
 struct Wide {
   f0 @0 :UInt8; f1 @1 :UInt8; f2 @2 :UInt8; f3 @3 :UInt8; f4 @4 :UInt8; f5 @5 :UInt8; f6 @6 :UInt8;
-  f7 @7 :UInt8; f8 @8 :UInt8; f9 @9 :UInt8; f10 @10 :UInt8; f11 @11 :UInt8; f12 @12 :UInt8;
+  f7 @7 :UInt8; f8 @8 :UInt8; f9 @9 :UInt8; f10 @10 :UInt8;
 }
 
 struct OnlyVoid {

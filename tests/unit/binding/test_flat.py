@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -198,7 +200,7 @@ def test_bits_that_belong_to_nobody_do_not_show() -> None:
         max_size=4,
     ),
 )
-@example(Plain, {"small": True})
+@example(Numbers, {"small": True})
 @example(Plain, {"flag": 1})
 @example(Plain, {"value": 1})
 @example(Numbers, {"f": 0})
@@ -291,6 +293,33 @@ def test_contents_that_are_referred_to_twice_are_not_kept() -> None:
     assert (event.one, event.two) == (text, text)
     assert kept(event) < 200
     both_ways(Texts, event._segments)
+
+
+def test_an_event_whose_values_were_all_read_holds_at_most_twice_its_size_and_1_kib() -> None:
+    kind = event_type(Plain)
+    values: dict[str, Any] = {"number": 2**64 - 1, "value": 1e300, "other": True}
+    for size in (0, 40, 4000):
+        values |= {"text": "t" * size, "data": bytes(size), "view": bytes(size), "colour": "blue"}
+        (message,) = kind.encode(Plain(**values))
+        count = 50
+
+        def make(message: bytes = message, count: int = count) -> list[Any]:
+            events: list[Any] = [kind.open((bytes(bytearray(message)),), "origin") for _ in range(count)]
+            for event in events:
+                assert event.number == 2**64 - 1
+            return events
+
+        make()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            events = make()
+            held = (tracemalloc.get_traced_memory()[0] - before) / count
+        finally:
+            tracemalloc.stop()
+        assert len(events) == count
+        assert held <= 2 * len(message) + 1024, f"{held:.0f} bytes for {len(message)}"
 
 
 def test_a_view_shares_the_memory_of_its_message() -> None:
