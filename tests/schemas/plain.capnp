@@ -55,6 +55,10 @@ struct Own {
   text @0 :Text;
 }
 
+struct Keyword {
+  class @0 :Bool;
+}
+
 struct WithDefault {
   number @0 :UInt8 = 1;
 }
