@@ -58,16 +58,24 @@ class Control:
             assert again == message, f"{again}, written as {message}"
 
     def _size(self, message: Any) -> int:
-        """Return the bytes that a message has at least, as docs/wire.md section 2 counts them."""
+        """Return the bytes that a message has at least, as docs/wire.md section 2 counts them.
+
+        A row or a drop count of which nothing stands in its second word may be shorter, down to one byte.
+        """
         rows = message.rows if isinstance(message, (Hello, Declare)) else ()
-        size = sum(16 + len(row.name) + 4 * len(row.layout) for _, row in rows)
+        size = sum(
+            16 + len(row.name) + 4 * len(row.layout)
+            if wire_id or row.name or row.layout or row.kind != "struct"
+            else 1
+            for wire_id, row in rows
+        )
         if isinstance(message, Hello):
             assert len(message.features) <= 256
             size += sum(8 + len(text) for text in message.features)
         elif isinstance(message, Subscriptions):
             size += 8 * (len(message.add) + len(message.remove))
         elif isinstance(message, Dropped):
-            size += 16 * len(message.counts)
+            size += sum(16 if count else 1 for _, count in message.counts)
         return size
 
 
