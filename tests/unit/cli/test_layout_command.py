@@ -38,10 +38,9 @@ def test_the_worked_examples_are_printed_as_they_are_written_down(name: str, exa
 
 def test_without_a_name_every_struct_of_the_file_is_printed(example: Path) -> None:
     printed = ok("layout", example)
-    assert re.findall(r"^# (\S+) @", printed, re.M) == ["Tick", "Mark", "Outer", "Outer.Inner", "Corners"]
-    assert printed == "".join(
-        ok("layout", example, name) for name in ("Tick", "Mark", "Outer", "Outer.Inner", "Corners")
-    )
+    names = ["Tick", "Mark", "Outer", "Outer.Inner", "Pair", "Empty", "Corners"]
+    assert re.findall(r"^# (\S+) @", printed, re.M) == names
+    assert printed == "".join(ok("layout", example, name) for name in names)
 
 
 def test_the_table_of_the_worked_examples_has_the_same_texts_and_numbers(example: Path) -> None:
