@@ -208,6 +208,8 @@ def _init_source(parts: list[_Part]) -> list[str]:
             if kind is DATA_VIEW:
                 value = f"_memoryview({name})"
         stored.append(f"{name!r}: {value}")
+    # It is set as soon as the event is sent: with its place there from the start, the dictionary need not grow then.
+    stored.append("'_origin': None")
     given = ", ".join(f"({part.attr!r}, {part.attr})" for part in parts)
     return [
         f"def __init__(_self, /, *_args{parameters}, **_more):",

@@ -39,7 +39,7 @@ class Endpoint(DrainingEndpoint):
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         if self._life is not _RUNNING or _thread_id() != self._thread:
             raise self._lifecycle_error()
-        if config is not None:
+        if config is not None and type(config) is not BroadcastConfig:
             check_broadcast_config(config)
         rest = self._bus.publish(item, config)
         if rest is not None:

@@ -21,7 +21,7 @@ from .routes import Route
 
 # Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
 # nothing, so without this a loop of them would keep the event loop to itself.
-LOCAL_TURN_EVENTS = 128
+LOCAL_TURN_EVENTS = 256
 
 # An attribute of an enum costs several times a global, and these are looked up for every event.
 _EVENT = int(FrameKind.EVENT)
@@ -42,10 +42,13 @@ class PublishingBus(AskingBus):
             # Not bound, or only its base class is: this raises. The look above is the same, without a call.
             refuse_class(event, "broadcast")
             event_type = event_type_of(event)
-        if config is not None and config.filter_event_id is not None:
+        if config is None:
+            route = self._routes.get(event_type)
+        elif config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
             return None
-        route = self._routes.get(event_type) if config is None else None
+        else:
+            route = self._internal.get(event_type) if config.internal else None
         if route is None:
             route = self._route(event_type, config)
         peers = route.peers
