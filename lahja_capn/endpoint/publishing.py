@@ -37,7 +37,10 @@ class PublishingBus(AskingBus):
 
         No coroutine of its own: it is called for every event, and nearly always done when it returns.
         """
-        event_type = getattr(event, "_event_type", None)
+        try:
+            event_type = event._event_type
+        except AttributeError:
+            event_type = None
         if event_type is None or event_type.event_class is not type(event):
             # Not bound, or only its base class is: this raises. The look above is the same, without a call.
             refuse_class(event, "broadcast")
@@ -53,10 +56,6 @@ class PublishingBus(AskingBus):
             route = self._route(event_type, config)
         peers = route.peers
         inboxes = route.inboxes
-        if not peers and not inboxes:
-            if config is None or config.require_subscriber:
-                raise self._nobody(event_type, config)
-            return None
         turn_over = False
         rest: Awaitable[None] | None = None
         if peers:
@@ -80,13 +79,17 @@ class PublishingBus(AskingBus):
                     refused.append((connection, offer))
             if refused is not None:
                 rest = self._settle(event_type, size, buffers, route, refused)
-        else:
+        elif inboxes:
             if event._origin is None:
                 event.__dict__["_origin"] = self.name
-            self._local_turn += 1
-            if self._local_turn >= LOCAL_TURN_EVENTS:
+            self._local_turn = turn = self._local_turn + 1
+            if turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
                 turn_over = True
+        else:
+            if config is None or config.require_subscriber:
+                raise self._nobody(event_type, config)
+            return None
         full = False
         for inbox in inboxes:
             if inbox.is_ready:
