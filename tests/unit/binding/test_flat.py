@@ -286,7 +286,9 @@ def test_one_odd_value_among_good_ones_is_taken_and_refused_the_same(cls: Any) -
                 except EventArgumentError as error:
                     outcomes.append(str(error))
                 else:
-                    read = {name: said(event, name) for name in binding_of(cls).attrs if name in event.__dict__}
+                    read = {
+                        name: said(event, name) for name in binding_of(cls).attrs if name in event.__dict__
+                    }
                     outcomes.append((read, event_type(cls).encode(event)))
             assert outcomes[0] == outcomes[1], (attr, odd)
 
