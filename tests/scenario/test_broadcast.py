@@ -113,6 +113,22 @@ async def test_targeted_event_goes_to_its_target_only(runtime: Runtime, short_tm
 
 
 @scenario
+async def test_internal_events_follow_subscriptions_that_come_and_go(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    internal = BroadcastConfig(internal=True)
+    async with runtime.endpoint_class("alone").run() as endpoint:
+        first, second = Collector(), Collector()
+        subscription = endpoint.subscribe(Count, first)
+        await endpoint.broadcast(Count(number=1), internal)
+        endpoint.subscribe(Count, second)
+        await endpoint.broadcast(Count(number=2), internal)
+        subscription.unsubscribe()
+        await endpoint.broadcast(Count(number=3), internal)
+    assert (first.numbers, second.numbers) == ([1, 2], [2, 3])
+
+
+@scenario
 async def test_internal_with_a_target_is_refused(runtime: Runtime) -> None:
     with pytest.raises(ValueError, match="internal=True"):
         BroadcastConfig(internal=True, filter_endpoint="server")

@@ -4,6 +4,7 @@ import pytest
 
 from lahja_capn.binding import EventType
 from lahja_capn.session import (
+    Arrivals,
     Arrived,
     Offer,
     PeerDropped,
@@ -35,11 +36,13 @@ from tests.unit.session.pair import (
     ConnectionPair,
     RawPeer,
     content,
+    control,
     endpoint,
     fake_type,
     raw_hello,
     read_all,
     registry,
+    rows_of,
     struct_row,
     up,
 )
@@ -50,6 +53,35 @@ def arrived(pair: ConnectionPair, session: Session) -> list[bytes]:
 
 
 # --- events -------------------------------------------------------------------------------------------
+
+
+def test_rows_of_events_end_where_something_else_comes_between_them() -> None:
+    raw = RawPeer().up(ALPHA, BETA, ASK, hello=raw_hello(rows=rows_of(ALPHA, BETA, ASK)))
+    raw.session.receive_bytes(
+        b"".join(
+            [
+                *(content(1), content(1), content(2)),
+                *(content(1), content(3, FrameKind.REQUEST, 1), content(1)),
+                *(control(Subscriptions(2, (ALPHA.type_id,), (), False, False)), content(1)),
+            ]
+        ),
+        raw.now,
+    )
+    found = [
+        (item.event_type.name, len(item.frames)) if isinstance(item, Arrivals) else type(item).__name__
+        for item in raw.session.take_news()
+    ]
+    assert found == [
+        *(
+            ("Alpha", 2),
+            ("Beta", 1),
+            ("Alpha", 1),
+            "Arrived",
+            ("Alpha", 1),
+            "SubscriptionsChanged",
+            ("Alpha", 1),
+        ),
+    ]
 
 
 @pytest.mark.parametrize("piece", [1, 13, 1 << 30])
