@@ -148,23 +148,32 @@ async def test_request_whose_handler_returned_an_awaitable_is_answered_first(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:
     async with pair(runtime, short_tmp_path) as (server, client):
+        go = anyio.Event()
 
         async def later(question: Question) -> None:
-            await anyio.sleep(0.05)
+            await go.wait()
             await server.respond(question, Reply(number=question.number))
 
         await server.subscribe(Question, lambda question: later(question)).acknowledged()
         replies = []
+        unanswered: list[int] = []
 
         async def ask() -> None:
             replies.append(await client.request(Question(number=1)))
 
+        async def drain() -> None:
+            await server.drain()
+            unanswered.append(len(server._peers.up["client"].open_requests))
+
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
             await eventually(lambda: server._peers.up["client"].open_requests)
-            await server.drain()
-            assert not server._peers.up["client"].open_requests
-            await eventually(lambda: replies)
+            tasks.start_soon(drain)
+            await turns()
+            assert not unanswered
+            go.set()
+            await eventually(lambda: replies and unanswered)
+        assert unanswered == [0]
 
 
 @scenario
