@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lahja_capn import BroadcastConfig, Limits
+from lahja_capn import BroadcastConfig, Limits, NoSubscribers
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other, Question, Reply
 from tests.scenario.support import DEADLINE_S, Collector, at, eventually, pair, raw_peer, scenario, turns
@@ -391,3 +391,20 @@ async def test_peer_that_never_acknowledges_is_disconnected_and_the_others_are_w
         # For the next one nobody is waited for in vain.
         await server.subscribe(Other, Collector()).acknowledged()
     assert "'mute' is disconnected: subscriptions were not acknowledged within 0.2 s" in caplog.text
+
+
+@scenario
+async def test_code_for_a_plain_event_is_made_when_it_is_subscribed_to_or_expected_as_a_response(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the first one comes: nothing that a peer sends makes this process compile anything."""
+    bindings: Any = [cls._binding for cls in (Count, Reply)]
+    for binding in bindings:
+        for name in ("init", "encode", "decode"):
+            monkeypatch.setattr(binding, name, None)
+    async with runtime.endpoint_class("alone").run() as endpoint:
+        endpoint.subscribe(Count, lambda event: None)
+        assert bindings[0].decode is not None
+        with pytest.raises(NoSubscribers):
+            await endpoint.request(Question(number=1))
+        assert bindings[1].decode is not None
