@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from lahja_capn.binding.codec import StructCodec, encode_values, encode_view
 from lahja_capn.binding.fieldtypes import ListType, StructType
 from lahja_capn.binding.layout import layout_of
 from lahja_capn.binding.plan import StructPlan
-from lahja_capn.binding.record import new, set_dict
+from lahja_capn.binding.record import new
 from lahja_capn.binding.scalars import InterfaceType
 from lahja_capn.errors import BindError, EventFieldError
 from lahja_capn.schema import wire_schema
@@ -99,8 +99,27 @@ class EventType:
     ) -> BaseEvent:
         """Return the event in a received message. Nothing of it is read or checked yet."""
         event = new(self.event_class)
-        set_dict(event, {"_segments": segments, "_origin": origin, "_token": token})
+        # One by one, see flat.py.
+        private = event.__dict__
+        private["_segments"] = segments
+        private["_origin"] = origin
+        if token is not None:
+            private["_token"] = token
         return event
+
+    def open_as(self, last: BaseEvent) -> Callable[[Segments, str], BaseEvent]:
+        """Return what opens the events that come right behind ``last``, which was opened and handled.
+
+        That is ``open``; but if fields of ``last`` were read in the short way, so will those of the next ones, most
+        likely: and to read them while the event is opened spares looking for the way at the first of them.
+        """
+        private = last.__dict__
+        # More than its segments and its origin.
+        if len(private) > 2 and "_reader" not in private:
+            binding = self.event_class._binding
+            if binding is not None and binding.open is not None:
+                return binding.open
+        return self.open
 
     def __repr__(self) -> str:
         return f"<EventType {self.name} {self.row.name} 0x{self.type_id:016x}>"

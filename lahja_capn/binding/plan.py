@@ -309,7 +309,7 @@ class Binding:
         setters: attribute name -> pycapnp's field, how to put a value there (None: as it is), the field.
         union: attribute names of the members of the unnamed union.
         union_default: the member that is set when none was given.
-        decode, encode, init: of a plain struct, once prepared: see flat.py. Else None.
+        decode, encode, init, open: of a plain struct, once prepared: see flat.py. Else None.
         is_plain: whether there is something to prepare.
     """
 
@@ -321,6 +321,7 @@ class Binding:
         "encode",
         "init",
         "is_plain",
+        "open",
         "plan",
         "quick",
         "setters",
@@ -355,13 +356,14 @@ class Binding:
         self.init: Callable[..., None] | None = None
         self.encode: Callable[[dict[str, Any]], Segments | None] | None = None
         self.decode: Callable[[Segments, dict[str, Any]], None] | None = None
+        self.open: Callable[[Segments, str], Any] | None = None
 
     def prepare(self) -> None:
         """Make the short way of a plain struct. Not at once: it would cost each class that is bound a millisecond."""
         if self.is_plain and self.init is None:
             from lahja_capn.binding.flat import make_flat
 
-            self.init, self.encode, self.decode = make_flat(self)
+            self.init, self.encode, self.decode, self.open = make_flat(self)
             if self.cls.__init__ is Record.__init__:
                 self.cls.__init__ = self.init  # type: ignore[method-assign]
 

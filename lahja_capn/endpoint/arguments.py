@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig
+from ..binding import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, EventType
+from ..binding import event_type as event_type_of
 from ..errors import ConfigError
 from ..session import Policy
 from ..wire.limits import Limits
@@ -72,12 +73,17 @@ def check_broadcast_config(config: object) -> None:
         )
 
 
-def refuse_class(event: object, method: str) -> None:
-    """Raises TypeError if ``event`` is a class: an event of it was meant."""
+def check_event(event: BaseEvent, method: str) -> EventType:
+    """Return the event's type. Raises TypeError for a class: an event of it was meant; BindError if it is not bound."""
+    event_type: EventType | None = getattr(event, "_event_type", None)
+    if event_type is not None and event_type.event_class is type(event):
+        return event_type
+    # Not bound, or only its base class is.
     if isinstance(event, type):
         raise TypeError(
             f"{method}() takes an event, got the class {event.__qualname__}: write {event.__qualname__}(...)"
         )
+    return event_type_of(event)
 
 
 def check_event_class(event_type: object, method: str) -> None:

@@ -19,7 +19,7 @@ from ..binding import (
 from ..binding import event_type as event_type_of
 from ..errors import EventError, FrameTooLarge, LahjaError, ResponderFailure, printable
 from ..session import FailedArrived, ResponseArrived
-from .arguments import refuse_class
+from .arguments import check_event
 from .connection import Connection
 from .inbox import Inbox
 from .requests import OpenRequest, PendingRequest
@@ -36,13 +36,9 @@ class AskingBus(Routes):
         self, item: BaseRequestResponseEvent[Any], config: BroadcastConfig | None, timeout_s: float
     ) -> PendingRequest:
         """Send a request to everybody who has room for it. Await :meth:`answer_to`, and then call :meth:`ended`."""
-        event_type = getattr(item, "_event_type", None)
-        if event_type is None or event_type.event_class is not type(item):
-            # Not bound, or only its base class is: this raises. The look above is the same, without a call.
-            refuse_class(item, "request")
-            event_type = event_type_of(item)
+        event_type = check_event(item, "request")
         expected = self._expected.get(event_type) or self._expect(event_type, item)
-        route = self._routes.get(event_type) if config is None else None
+        route = self._routes.get(type(item)) if config is None else None
         if route is None:
             route = self._route(event_type, config)
         if not route.peers and not route.inboxes:

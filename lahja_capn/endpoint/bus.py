@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from ..binding import EventType, RequestToken
+from ..binding import BaseEvent, EventType, RequestToken
 from ..errors import EventError, LahjaError
 from ..session import Arrivals, Arrived
+from ..wire import Segments
 from .connection import Connection
 from .inbox import Grant
 from .limitedlog import LimitedLog
@@ -27,13 +29,14 @@ class Bus(PublishingBus):
     def on_events(self, connection: Connection, arrivals: Arrivals) -> None:
         """Events of one type, in a row: what is done for each of them is all there is between a frame and a handler."""
         event_type = arrivals.event_type
-        open_event = event_type.open
+        open_event: Callable[[Segments, str], BaseEvent] = event_type.open
         subscriptions = self.subscriptions
         origin = connection.name
         # Credit of what was handled here and now goes back together.
         taken = 0
+        is_first = True
         try:
-            for _, _, _, size, segments in arrivals.frames:
+            for size, segments in arrivals.frames:
                 # A handler may subscribe and unsubscribe.
                 inboxes = subscriptions.get(event_type)
                 if not inboxes:
@@ -50,6 +53,9 @@ class Bus(PublishingBus):
                     if inbox.is_ready:
                         taken += size
                         inbox.handle(event)
+                        if is_first:
+                            is_first = False
+                            open_event = event_type.open_as(event)
                     else:
                         inbox.put(event, Grant(connection.return_event_credit, size, 1), None)
                     continue

@@ -17,7 +17,6 @@ from .config import check_endpoint_name
 from .draining import DrainingEndpoint
 from .handlers import HandlerInbox
 from .inbox import DEFAULT_QUEUE_EVENTS
-from .life import Life
 from .streams import EventStream, StreamInbox, first_event
 from .subscription import Subscription
 
@@ -26,8 +25,7 @@ logger = logging.getLogger("lahja_capn.endpoint")
 E = TypeVar("E", bound=BaseEvent)
 R = TypeVar("R", bound=BaseEvent)
 
-# An attribute of an enum costs several times a global, and each call asks for it.
-_RUNNING = Life.RUNNING
+# A global costs less than an attribute of a module, and each call asks for it.
 _thread_id = threading.get_ident
 
 
@@ -37,7 +35,7 @@ class Endpoint(DrainingEndpoint):
     # --- events ---------------------------------------------------------------------------------------
 
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        if self._life is not _RUNNING or _thread_id() != self._thread:
+        if _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None and type(config) is not BroadcastConfig:
             check_broadcast_config(config)
@@ -46,7 +44,7 @@ class Endpoint(DrainingEndpoint):
             await rest
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        if self._life is not _RUNNING or _thread_id() != self._thread:
+        if _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)
@@ -59,7 +57,7 @@ class Endpoint(DrainingEndpoint):
         *,
         timeout: float | None = None,
     ) -> R:
-        if self._life is not _RUNNING or _thread_id() != self._thread:
+        if _thread_id() != self._thread:
             raise self._lifecycle_error()
         if config is not None:
             check_broadcast_config(config)

@@ -50,6 +50,7 @@ _living: weakref.WeakSet[LivingEndpoint] = weakref.WeakSet()
 def _mark_forked() -> None:
     for endpoint in tuple(_living):
         endpoint._life = Life.FORKED
+        endpoint._thread = None
 
 
 # A child shares its parent's sockets: one byte written there would break the parent's frames.
@@ -104,6 +105,7 @@ class LivingEndpoint(EndpointAPI):
         self._peers = Peers(self._local, self._runtime, self.limits)
         self._bus = Bus(name, self._runtime, self.limits, self._peers, self._table, self.on_deadline)
         self._life = Life.NEW
+        # The thread that it may be used from now: None unless it is running.
         self._thread: int | None = None
         self._tasks: Tasks | None = None
         self._failure: BaseException | None = None
@@ -159,7 +161,7 @@ class LivingEndpoint(EndpointAPI):
         return self._life is Life.STOPPED
 
     def _check(self) -> None:
-        if self._life is not Life.RUNNING or threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread:
             raise self._lifecycle_error()
 
     def _lifecycle_error(self) -> LifecycleError:
@@ -179,7 +181,6 @@ class LivingEndpoint(EndpointAPI):
                 if self._life is not Life.RUNNING
                 else LifecycleError(f"Endpoint {self.name!r} is running already: one run() at a time")
             )
-        self._thread = threading.get_ident()
         self._stop_waiter = stop_waiter = self._runtime.new_waiter()
         started = self._runtime.new_waiter()
         self._life = Life.STOPPING  # until the tasks are there, nobody may use it
@@ -199,6 +200,7 @@ class LivingEndpoint(EndpointAPI):
         try:
             async with self._runtime.tasks() as self._tasks:
                 self._life = Life.RUNNING
+                self._thread = threading.get_ident()
                 self._spawn(self._keep_time)
                 started.wake(None)
                 self._wake_life_waiters()
@@ -225,6 +227,7 @@ class LivingEndpoint(EndpointAPI):
 
     def _end_connections(self) -> None:
         self._life = Life.STOPPING
+        self._thread = None
         self._stop_listening()
         # Before the goodbyes: it is not the responders that left.
         self._bus.fail_requests(LifecycleError(f"Endpoint {self.name!r} stopped while a request was open"))
@@ -233,6 +236,7 @@ class LivingEndpoint(EndpointAPI):
 
     def _finish(self) -> None:
         self._life = Life.STOPPED
+        self._thread = None
         self._tasks = None
         _living.discard(self)
         error = LifecycleError(f"Endpoint {self.name!r} stopped")

@@ -8,11 +8,10 @@ from typing import Any
 import anyio.lowlevel
 
 from ..binding import BaseEvent, BroadcastConfig, EventType
-from ..binding import event_type as event_type_of
 from ..errors import FrameTooLarge
 from ..session import Offer
 from ..wire.frames import FrameKind, encode_frame, frame_size
-from .arguments import refuse_class
+from .arguments import check_event
 from .asking import AskingBus
 from .connection import Connection
 from .inbox import Inbox
@@ -37,33 +36,27 @@ class PublishingBus(AskingBus):
 
         No coroutine of its own: it is called for every event, and nearly always done when it returns.
         """
-        try:
-            event_type = event._event_type
-        except AttributeError:
-            event_type = None
-        if event_type is None or event_type.event_class is not type(event):
-            # Not bound, or only its base class is: this raises. The look above is the same, without a call.
-            refuse_class(event, "broadcast")
-            event_type = event_type_of(event)
         if config is None:
-            route = self._routes.get(event_type)
+            route = self._routes.get(type(event))
         elif config.filter_event_id is not None:
-            self._answer(event, event_type, config.filter_event_id)
+            self._answer(event, check_event(event, "broadcast"), config.filter_event_id)
             return None
         else:
-            route = self._internal.get(event_type) if config.internal else None
+            route = self._internal.get(type(event)) if config.internal else None
         if route is None:
-            route = self._route(event_type, config)
+            route = self._route(check_event(event, "broadcast"), config)
         peers = route.peers
         inboxes = route.inboxes
+        private = event.__dict__
         turn_over = False
         rest: Awaitable[None] | None = None
         if peers:
+            event_type = route.event_type
             buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
             size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
-            if event._origin is None:
+            if private.get("_origin") is None:
                 # What _bind does, without the call.
-                event.__dict__["_origin"] = self.name
+                private["_origin"] = self.name
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
                 offer = connection.session.offer_event(event_type, size, buffers)
@@ -80,15 +73,15 @@ class PublishingBus(AskingBus):
             if refused is not None:
                 rest = self._settle(event_type, size, buffers, route, refused)
         elif inboxes:
-            if event._origin is None:
-                event.__dict__["_origin"] = self.name
+            if private.get("_origin") is None:
+                private["_origin"] = self.name
             self._local_turn = turn = self._local_turn + 1
             if turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
                 turn_over = True
         else:
             if config is None or config.require_subscriber:
-                raise self._nobody(event_type, config)
+                raise self._nobody(route.event_type, config)
             return None
         full = False
         for inbox in inboxes:
@@ -213,10 +206,7 @@ class PublishingBus(AskingBus):
         )
 
     def broadcast_nowait(self, event: BaseEvent, config: BroadcastConfig | None) -> None:
-        event_type = getattr(event, "_event_type", None)
-        if event_type is None or event_type.event_class is not type(event):
-            refuse_class(event, "broadcast_nowait")
-            event_type = event_type_of(event)
+        event_type = check_event(event, "broadcast_nowait")
         if config is not None and config.filter_event_id is not None:
             self._answer(event, event_type, config.filter_event_id)
             return

@@ -18,9 +18,16 @@ from .requests import OpenRequest, PendingRequest, RequestDeadlines
 class Route:
     """Who gets one event type now. Kept until a subscription or a connection changes."""
 
-    __slots__ = ("inboxes", "peers", "wire_id")
+    __slots__ = ("event_type", "inboxes", "peers", "wire_id")
 
-    def __init__(self, peers: tuple[Connection, ...], inboxes: tuple[Inbox, ...], wire_id: int) -> None:
+    def __init__(
+        self,
+        event_type: EventType,
+        peers: tuple[Connection, ...],
+        inboxes: tuple[Inbox, ...],
+        wire_id: int,
+    ) -> None:
+        self.event_type = event_type
         self.peers = peers
         self.inboxes = inboxes
         self.wire_id = wire_id
@@ -52,9 +59,10 @@ class Routes:
         self._peers = peers
         self._table = table
         self._on_deadline = on_deadline
-        self._routes: dict[EventType, Route] = {}
+        # By event class: an event's class is at hand, while its type is one look further.
+        self._routes: dict[type, Route] = {}
         # The same within this endpoint alone.
-        self._internal: dict[EventType, Route] = {}
+        self._internal: dict[type, Route] = {}
         # What each type of request that was sent expects as its response.
         self._expected: dict[EventType, type[BaseEvent]] = {}
         self._local_number = 0
@@ -122,14 +130,14 @@ class Routes:
 
     def _route(self, event_type: EventType, config: BroadcastConfig | None) -> Route:
         if config is None or (config.filter_endpoint is None and not config.internal):
-            route = self._routes.get(event_type)
+            route = self._routes.get(event_type.event_class)
             if route is None:
-                route = self._routes[event_type] = self._make_route(event_type, None, False)
+                route = self._routes[event_type.event_class] = self._make_route(event_type, None, False)
             return route
         if config.internal:
-            route = self._internal.get(event_type)
+            route = self._internal.get(event_type.event_class)
             if route is None:
-                route = self._internal[event_type] = self._make_route(event_type, None, True)
+                route = self._internal[event_type.event_class] = self._make_route(event_type, None, True)
             return route
         return self._make_route(event_type, config.filter_endpoint, False)
 
@@ -143,7 +151,7 @@ class Routes:
                 peers = self._peers.wanting(event_type)
             elif (connection := self._peers.up.get(target)) is not None and connection.wants(event_type):
                 peers = (connection,)
-        return Route(tuple(peers), tuple(inboxes), self._table.wire_id(event_type))
+        return Route(event_type, tuple(peers), tuple(inboxes), self._table.wire_id(event_type))
 
     def check_subscribers(self, event_type: EventType, config: BroadcastConfig | None) -> None:
         """Raise NoSubscribers if an event with this config would reach nobody, and that matters."""

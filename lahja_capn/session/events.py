@@ -42,13 +42,13 @@ class SubscriptionsApplied:
 class Arrivals:
     """Events of one type that came one behind the other: each is known, compatible and subscribed here.
 
-    ``frames`` as the decoder made them: wire id, kind (0), correlation (0), frame size to give back as credit once the
-    event was taken, segments. Nothing is made for each event of a stream on its way through a session.
+    ``frames`` as the decoder made them: of each its size, to give back as credit once the event was taken, and its
+    segments. Nothing is made for each event of a stream on its way through a session.
     """
 
     __slots__ = ("event_type", "frames")
 
-    def __init__(self, event_type: EventType, frames: list[tuple[int, int, int, int, Segments]]) -> None:
+    def __init__(self, event_type: EventType, frames: list[tuple[int, Segments]]) -> None:
         self.event_type = event_type
         self.frames = frames
 

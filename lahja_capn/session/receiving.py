@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..binding import BINDINGS, EventType
+from ..binding import BINDINGS
 from ..errors import HandshakeError, LahjaError, LocalProtocolError, RemoteProtocolError, printable
-from ..wire import FrameKind, Segments
+from ..wire import FrameKind, Row, Segments
 from ..wire.limits import CREDIT_REST_S
 from .control import (
     ControlMessage,
@@ -56,10 +56,10 @@ class ReceivingSession(SessionCore):
         decoder.bytes_received(count)
         try:
             while (before := self._state) is State.UP or before is State.HANDSHAKE:
-                frames = decoder.frames()
-                if not frames:
+                rows = decoder.rows()
+                if not rows:
                     return
-                self._take(frames)
+                self._take(rows)
                 if before is self._state is State.UP and decoder.is_between_frames:
                     # Nothing is left that a state reached meanwhile would allow to be read: spare the look.
                     return
@@ -91,23 +91,18 @@ class ReceivingSession(SessionCore):
 
     # --- frames ---------------------------------------------------------------------------------------
 
-    def _take(self, frames: list[tuple[int, int, int, int, Segments]]) -> None:
-        """Act on frames, in order. The loop that every received event passes: kept lean."""
+    def _take(self, rows: list[Row]) -> None:
+        """Act on frames, in order. Events are looked at a row at a time: nothing is done here for each of them."""
         events = self._events
         window = self._event_window
         balance = window.balance
         routes = self._peer_table.routes
         this_round = self._round
         received = received_bytes = 0
-        # The type of the row of events that goes on, and what appends to it.
-        row_type: EventType | None = None
-        append = frames.append
         try:
-            for frame in frames:
-                wire_id, kind, number, size, segments = frame
+            for wire_id, kind, number, size, frames in rows:
                 if not wire_id:
-                    row_type = None
-                    self._control(decode_control(segments))
+                    self._control(decode_control(frames[0][1]))
                     if self._theirs is Half.ENDED:
                         return
                     this_round = self._round
@@ -120,33 +115,32 @@ class ReceivingSession(SessionCore):
                 if route.round != this_round:
                     self._look_up(route)
                 if kind:
-                    row_type = None
+                    segments = frames[0][1]
                     if kind == _REQUEST:
                         self._request(route, number, size, segments)
                     else:
                         self._response(route, number, size, segments)
                     continue
-                if balance <= 0:
-                    raise RemoteProtocolError(
-                        f"an event of {size} bytes without credit: the window is {window.window} bytes",
-                        code="creditExceeded",
-                    )
+                uncovered = 0
+                # A frame may be sent while there is any credit: the last one may exceed it.
+                if balance + frames[-1][0] <= size:
+                    frames, size, uncovered = _covered(frames, balance)
                 balance -= size
                 event_type = route.event_type
                 if event_type is None:
-                    self.counters.skipped += 1
+                    self.counters.skipped += len(frames)
                     self.counters.skipped_bytes += size
                     if window.give_back(size):
                         self._credit_due = self._due = True
-                    continue
-                if event_type is not row_type:
-                    row_type = event_type
-                    row: list[tuple[int, int, int, int, Segments]] = []
-                    append = row.append
-                    events.append(Arrivals(event_type, row))
-                append(frame)
-                received += 1
-                received_bytes += size
+                elif frames:
+                    events.append(Arrivals(event_type, frames))
+                    received += len(frames)
+                    received_bytes += size
+                if uncovered:
+                    raise RemoteProtocolError(
+                        f"an event of {uncovered} bytes without credit: the window is {window.window} bytes",
+                        code="creditExceeded",
+                    )
         finally:
             if balance <= 0 < window.balance:
                 self._credit_used_up()
@@ -330,3 +324,13 @@ class ReceivingSession(SessionCore):
             counts[type_id] = counts.get(type_id, 0) + count
             self.counters.dropped_by_peer += count
         self._events.append(PeerDropped(counts))
+
+
+def _covered(frames: list[tuple[int, Segments]], balance: int) -> tuple[list[tuple[int, Segments]], int, int]:
+    """Return those of a row of events that came within the credit, their bytes, and the size of the next one."""
+    size = 0
+    for count, (frame_size, _) in enumerate(frames):
+        if balance - size <= 0:
+            return frames[:count], size, frame_size
+        size += frame_size
+    return frames, size, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .decoder import FrameDecoder
-from .frames import Buffer, Frame, FrameKind, Segments, encode_frame, frame_size
+from .frames import Buffer, Frame, FrameKind, Row, Segments, encode_frame, frame_size
 from .limits import KEEPALIVE_TCP_S, KEEPALIVE_UNIX_S, UNLIMITED, Limits
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FrameDecoder",
     "FrameKind",
     "Limits",
+    "Row",
     "Segments",
     "encode_frame",
     "frame_size",

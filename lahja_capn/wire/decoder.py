@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from ..errors import HandshakeError, NotAPeer, RemoteProtocolError
-from .frames import HEADER, HEADER_BYTES, LARGE_BYTES, ONE_SEGMENT, Buffer, Segments
+from .frames import HEADER, HEADER_BYTES, LARGE_BYTES, ONE_SEGMENT, Buffer, Row, Segments
 from .limits import CONTROL_FRAME_BYTES, MIN_FRAME_BYTES, Limits
 
 # Holds about 2,000 small events: enough that the cost of one receive call is spread thin.
@@ -42,6 +42,13 @@ _COPY_WORDS: Final[list[Callable[[Any, int], tuple[Any, ...]]]] = [
     struct.Struct(f"{8 * words}s").unpack_from for words in range(128)
 ]
 _COPIED_WORDS: Final = len(_COPY_WORDS)
+
+# The same for frames of one segment of n words, one behind the other: each as its first 24 bytes and its segment.
+_SAME_WORDS: Final[list[Callable[[Any], Iterator[tuple[Any, ...]]]]] = [
+    struct.Struct(f"{HEADER_BYTES + 8}s{8 * words}s").iter_unpack for words in range(_COPIED_WORDS)
+]
+# After so many events of one length in a row more of them are looked for. To look in vain costs as much as two frames.
+_SAME_FRAMES: Final = 8
 
 
 class FrameDecoder:
@@ -142,16 +149,33 @@ class FrameDecoder:
             earlier
                 call; every later call raises again.
         """
+        return [
+            (wire_id, kind, correlation, size, segments)
+            for wire_id, kind, correlation, _, frames in self.rows()
+            for size, segments in frames
+        ]
+
+    def rows(self) -> list[Row]:
+        """Return the same in rows: events of one wire id that follow each other, or one frame of another kind.
+
+        Raises as :meth:`frames` does.
+        """
         if self._large is not None:
             return self._large_frame(self._large)
-        found: list[tuple[int, int, int, int, Segments]] = []
-        append = found.append
+        found: list[Row] = []
         unpack = ONE_SEGMENT.unpack_from
         arena = self._arena
         copy_words = _COPY_WORDS
         fast_limit = self._fast_limit
         start = self._start
         end = self._end
+        # The row of events that goes on: its wire id (-1: none goes on) and where it began; how many of its last frames
+        # were of the same length, and of which.
+        row_id = -1
+        row_start = start
+        same = same_length = 0
+        frames: list[tuple[int, Segments]] = []
+        error: RemoteProtocolError | None = None
         try:
             while end - start >= MIN_FRAME_BYTES:
                 length, wire_id, kind, correlation, more, words = unpack(arena, start)
@@ -176,22 +200,58 @@ class FrameDecoder:
                     segments = copy_words[words](arena, start + 24)
                 else:
                     segments = (bytes(self._view[start + 24 : start + size]),)
-                append((wire_id, kind, correlation, size, segments))
+                if kind or wire_id != row_id:
+                    if frames:
+                        found.append((row_id, 0, 0, start - row_start, frames))
+                        frames = []
+                    if kind or not wire_id:
+                        found.append((wire_id, kind, correlation, size, [(size, segments)]))
+                        row_id = -1
+                        start += size
+                        continue
+                    row_id = wire_id
+                    row_start = start
+                    same_length = 0
+                frames.append((size, segments))
                 start += size
-            if start == end:
+                if length != same_length:
+                    same_length = length
+                    same = 1
+                    continue
+                same += 1
+                if same >= _SAME_FRAMES and not more and words < _COPIED_WORDS and end - start >= size:
+                    start = self._same(start, size, frames)
+                    same = 0
+            if start != end:
+                self._start = start
+                self._begin_frame(start, end - start)
+            else:
                 self._start = self._end = 0
-                if found:
-                    self._first = False
-                return found
+        except RemoteProtocolError as raised:
             self._start = start
-            self._begin_frame(start, end - start)
-        except RemoteProtocolError:
-            self._start = start
-            if not found:
-                raise
+            error = raised
+        if frames:
+            found.append((row_id, 0, 0, start - row_start, frames))
         if found:
             self._first = False
+        elif error is not None:
+            raise error
         return found
+
+    def _same(self, start: int, size: int, frames: list[tuple[int, Segments]]) -> int:
+        """Take the frames from ``start`` on whose header is that of the frame before; return where they end.
+
+        The header has passed every check, so there is nothing left to look at in those that begin with the same bytes.
+        """
+        header = bytes(self._view[start - size : start - size + 24])
+        end = start + (self._end - start) // size * size
+        append = frames.append
+        for head, segment in _SAME_WORDS[size - 24 >> 3](self._view[start:end]):
+            if head != header:
+                break
+            append((size, (segment,)))
+            start += size
+        return start
 
     def _begin_frame(self, start: int, have: int) -> None:
         """Look at the incomplete frame at ``start``: refuse it early, give it a buffer if it is large."""
@@ -215,7 +275,7 @@ class FrameDecoder:
             self._filled = have
             self._start = self._end = 0
 
-    def _large_frame(self, large: memoryview) -> list[tuple[int, int, int, int, Segments]]:
+    def _large_frame(self, large: memoryview) -> list[Row]:
         size = len(large)
         if self._filled < size:
             return []
@@ -225,7 +285,7 @@ class FrameDecoder:
         segments: Segments = tuple([kept[a:b] for a, b in places])
         self._large = None
         self._first = False
-        return [(wire_id, kind, correlation, size, segments)]
+        return [(wire_id, kind, correlation, size, [(size, segments)])]
 
     def _check_size(self, length: int, wire_id: int | None, start: int) -> None:
         """Raise unless a frame of this length may come now; ``wire_id`` is None while it is not known.

@@ -58,6 +58,11 @@ class Frame(NamedTuple):
     segments: Segments
 
 
+# Frames that were received in a row: wire id, kind, correlation, bytes of all of them, and of each its size
+# (DATA_LENGTH + 4, bytes) and its segments. Only events of one wire id share a row; each other frame is one alone.
+Row: TypeAlias = tuple[int, int, int, int, list[tuple[int, Segments]]]
+
+
 def encode_frame(wire_id: int, kind: int, correlation: int, segments: Segments) -> tuple[Buffer, ...]:
     """Return the buffers that, sent one after the other, are the frame.
 

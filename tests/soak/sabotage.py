@@ -87,7 +87,7 @@ def _damage_arrivals(kind: str) -> None:
         elif seen % EVERY:
             plain(self, connection, arrivals)
         elif kind == "loss":
-            connection.session.return_event_credit(arrivals.frames[0][3])
+            connection.session.return_event_credit(arrivals.frames[0][0])
         elif kind == "duplicate":
             plain(self, connection, arrivals)
             plain(self, connection, arrivals)
@@ -101,12 +101,12 @@ def _damage_arrivals(kind: str) -> None:
 
 def _damage_bytes() -> None:
     def changed(plain: Any, self: Any, connection: Any, arrivals: Any) -> None:
-        ((*head, size, segments),) = arrivals.frames
+        ((size, segments),) = arrivals.frames
         if size > 50_000:
             *before, last = segments
             other = bytearray(last)
             other[-100] ^= 1
-            arrivals.frames[0] = (*head, size, (*before, bytes(other)))
+            arrivals.frames[0] = (size, (*before, bytes(other)))
         plain(self, connection, arrivals)
 
     _replace_arrivals(changed)
