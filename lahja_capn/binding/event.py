@@ -87,6 +87,7 @@ class BaseEvent(Record):
     __slots__ = ()
 
     _event_type: ClassVar[EventType | None] = None
+    # Of an event that has one, in its __dict__; there never as None.
     _origin: ClassVar[str | None] = None
     _token: ClassVar[RequestToken | None] = None
 
@@ -168,7 +169,7 @@ class BaseEvent(Record):
         if token is not None and self._token is None:
             private["_token"] = token
 
-    def _twin(self, origin: str | None, token: RequestToken | None) -> Self:
+    def _twin(self, origin: str, token: RequestToken | None) -> Self:
         """Return a second handle on the same content with an origin and token of its own."""
         twin = object.__new__(type(self))
         set_dict(twin, {**self.__dict__, "_origin": origin, "_token": token})

@@ -102,7 +102,8 @@ class EventType:
         # One by one, see flat.py.
         private = event.__dict__
         private["_segments"] = segments
-        private["_origin"] = origin
+        if origin is not None:
+            private["_origin"] = origin
         if token is not None:
             private["_token"] = token
         return event

@@ -84,7 +84,7 @@ class Connection(WaitingConnection):
             if self._blocked:
                 await self._runtime.wait_writable(descriptor)
                 self._blocked = False
-            elif not self._flush_wanted:
+            elif not self.flush_wanted:
                 self._writer = waiter = self._runtime.new_waiter()
                 await waiter.wait()
                 self._writer = None

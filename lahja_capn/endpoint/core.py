@@ -72,7 +72,6 @@ class ConnectionCore(ABC):
         "_ended",
         "_event_parts",
         "_events_before",
-        "_flush_wanted",
         "_flushing",
         "_heard_waiters",
         "_more_to_read",
@@ -87,7 +86,6 @@ class ConnectionCore(ABC):
         "_scope",
         "_sequence_versions",
         "_traffic",
-        "_unflushed",
         "_unflushed_calls",
         "_write_closed",
         "_writer",
@@ -96,6 +94,7 @@ class ConnectionCore(ABC):
         "closed",
         "dialed",
         "drops_unlogged",
+        "flush_wanted",
         "is_up",
         "line",
         "log_drops_at",
@@ -104,6 +103,7 @@ class ConnectionCore(ABC):
         "pending",
         "serial",
         "session",
+        "unflushed",
         "withheld",
     )
 
@@ -157,8 +157,8 @@ class ConnectionCore(ABC):
         self._dispatching = False
         self._broken: OSError | None = None
         self._more_to_read = False
-        self._flush_wanted = False
-        self._unflushed = 0
+        self.flush_wanted = False
+        self.unflushed = 0
         self._unflushed_calls = 0
         self._write_closed = False
         self._ended = False

@@ -17,6 +17,7 @@ from .connection import Connection
 from .inbox import Inbox
 from .needs import Waiter
 from .routes import Route
+from .writing import FLUSH_BYTES
 
 # Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
 # nothing, so without this a loop of them would keep the event loop to itself.
@@ -45,23 +46,38 @@ class PublishingBus(AskingBus):
             route = self._internal.get(type(event)) if config.internal else None
         if route is None:
             route = self._route(check_event(event, "broadcast"), config)
+        private = event.__dict__
+        alone = route.alone
+        if alone is not None and alone.is_ready:
+            # What is done below for many.
+            if "_origin" not in private:
+                private["_origin"] = self.name
+            alone.handle(event)
+            self._local_turn = turn = self._local_turn + 1
+            if turn < LOCAL_TURN_EVENTS:
+                return None
+            self._local_turn = 0
+            return self._end_turn()
         peers = route.peers
         inboxes = route.inboxes
-        private = event.__dict__
         turn_over = False
         rest: Awaitable[None] | None = None
         if peers:
             event_type = route.event_type
             buffers = encode_frame(route.wire_id, _EVENT, 0, event_type.encode(event))
             size = len(buffers[0]) if len(buffers) == 1 else frame_size(buffers)
-            if private.get("_origin") is None:
-                # What _bind does, without the call.
-                private["_origin"] = self.name
+            entry = (size, event_type.type_id, buffers)
             refused: list[tuple[Connection, Offer]] | None = None
             for connection in peers:
-                offer = connection.session.offer_event(event_type, size, buffers)
+                offer = connection.session.offer_entry(event_type, entry)
                 if offer is _QUEUED:
-                    turn_over = connection.queued(size) or turn_over
+                    # What queued() does, without the call.
+                    connection.unflushed = unflushed = connection.unflushed + size
+                    if unflushed >= FLUSH_BYTES:
+                        connection.flush()
+                        turn_over = True
+                    elif not connection.flush_wanted:
+                        connection.wake_writer()
                 elif offer is _DROPPED:
                     if connection.session.drops.get(event_type.type_id) == 1:
                         # The first since the peer was last told: it is told some time later.
@@ -73,8 +89,6 @@ class PublishingBus(AskingBus):
             if refused is not None:
                 rest = self._settle(event_type, size, buffers, route, refused)
         elif inboxes:
-            if private.get("_origin") is None:
-                private["_origin"] = self.name
             self._local_turn = turn = self._local_turn + 1
             if turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
@@ -83,6 +97,9 @@ class PublishingBus(AskingBus):
             if config is None or config.require_subscriber:
                 raise self._nobody(route.event_type, config)
             return None
+        if "_origin" not in private:
+            # What _bind does, without the call.
+            private["_origin"] = self.name
         full = False
         for inbox in inboxes:
             if inbox.is_ready:

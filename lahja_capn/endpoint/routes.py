@@ -16,9 +16,12 @@ from .requests import OpenRequest, PendingRequest, RequestDeadlines
 
 
 class Route:
-    """Who gets one event type now. Kept until a subscription or a connection changes."""
+    """Who gets one event type now. Kept until a subscription or a connection changes.
 
-    __slots__ = ("event_type", "inboxes", "peers", "wire_id")
+    ``alone`` is the one inbox, if nobody else gets the type.
+    """
+
+    __slots__ = ("alone", "event_type", "inboxes", "peers", "wire_id")
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Route:
         self.event_type = event_type
         self.peers = peers
         self.inboxes = inboxes
+        self.alone = inboxes[0] if len(inboxes) == 1 and not peers else None
         self.wire_id = wire_id
 
 

@@ -27,16 +27,16 @@ class WritingConnection(ConnectionCore):
 
     def wake_writer(self) -> None:
         """Send what the session has, in this turn of the loop at the latest once for all that is queued."""
-        if not self._flush_wanted:
-            self._flush_wanted = True
+        if not self.flush_wanted:
+            self.flush_wanted = True
             if self._writer is not None:
                 self._writer.wake(None)
 
     def queued(self, size: int) -> bool:
         """``size`` bytes were queued: send soon. True if they were many, and the caller should let others run."""
-        self._unflushed = unflushed = self._unflushed + size
+        self.unflushed = unflushed = self.unflushed + size
         if unflushed < FLUSH_BYTES:
-            if not self._flush_wanted:
+            if not self.flush_wanted:
                 self.wake_writer()
             return False
         self.flush()
@@ -56,8 +56,8 @@ class WritingConnection(ConnectionCore):
 
     def flush(self) -> None:
         """Send what may be sent now; never waits."""
-        self._flush_wanted = False
-        self._unflushed = self._unflushed_calls = 0
+        self.flush_wanted = False
+        self.unflushed = self._unflushed_calls = 0
         if self._flushing or self._blocked or self._ended or self._broken is not None:
             return
         self._flushing = True
@@ -190,6 +190,8 @@ def _joined(buffers: list[Buffer]) -> list[Buffer]:
     """Small buffers joined into one, large ones left where they lie."""
     if len(buffers) < 2:
         return buffers
+    if max(map(len, buffers)) < JOIN_BELOW_BYTES:
+        return [b"".join(buffers)]
     joined: list[Buffer] = []
     small: list[Buffer] = []
     for buffer in buffers:

@@ -48,8 +48,10 @@ class Offer(Enum):
 
 
 Buffers: TypeAlias = tuple[Buffer, ...]
-# A queued event: size, type id, buffers. A list under NEWEST_ONLY, where a newer event takes its place.
-_Entry: TypeAlias = tuple[int, int, Buffers] | list[Any]
+# A queued event: size, type id, buffers. It never changes, so that many queues may hold it.
+EventEntry: TypeAlias = tuple[int, int, Buffers]
+# A list under NEWEST_ONLY, where a newer event takes its place.
+_Entry: TypeAlias = EventEntry | list[Any]
 
 # Looking a member up in an Enum costs more than the rest of offer_event (Python 3.11).
 _NEWEST_ONLY = Policy.NEWEST_ONLY
@@ -66,9 +68,7 @@ class Outbox:
 
     __slots__ = (
         "_counters",
-        "_events",
         "_first",
-        "_full_at",
         "_line",
         "_newest",
         "_passed",
@@ -80,6 +80,8 @@ class Outbox:
         "cut_short",
         "drops",
         "event_window",
+        "events",
+        "full_at",
         "limit",
         "policy",
         "queued_bytes",
@@ -90,10 +92,11 @@ class Outbox:
 
     def __init__(self, limit: int, counters: Counters) -> None:
         self.limit = limit
-        # How many callers wait for room, and at how many queued bytes an offer finds the queue full: at once while
-        # anybody waits, or it would overtake him.
+        # How many callers wait for room.
         self._line = 0
-        self._full_at = limit
+        # Queued bytes below which an event is simply appended to `events`: 0 under NEWEST_ONLY, and while anybody
+        # waits, whom it would overtake.
+        self.full_at = limit
         self._counters = counters
         # Changed with `set_policy` once anything is queued.
         self.policy = Policy.WAIT
@@ -103,7 +106,7 @@ class Outbox:
         self._first: deque[tuple[int, Buffers, int]] = deque()
         # (size, number, buffers)
         self._requests: deque[tuple[int, int, Buffers]] = deque()
-        self._events: deque[_Entry] = deque()
+        self.events: deque[_Entry] = deque()
         # Under NEWEST_ONLY what stands in `_events`, in the same order, by type; else empty.
         self._newest: OrderedDict[int, list[Any]] = OrderedDict()
         # Types whose purged events still lie in `_events`, and up to which place; places count what has left since
@@ -126,7 +129,7 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        return not (self._first or self._events or self._requests)
+        return not (self._first or self.events or self._requests)
 
     @property
     def has_room(self) -> bool:
@@ -139,19 +142,19 @@ class Outbox:
 
     @property
     def queued_frames(self) -> int:
-        return len(self._first) + len(self._requests) + len(self._events)
+        return len(self._first) + len(self._requests) + len(self.events)
 
     @property
     def queued_events(self) -> int:
         """May include events that the peer has just said it does not want."""
-        return len(self._events)
+        return len(self.events)
 
     @property
     def waits_for_credit(self) -> bool:
         """True if all that is queued waits for the peer's handlers, not for its socket."""
-        if self._first or not (self._events or self._requests):
+        if self._first or not (self.events or self._requests):
             return False
-        return not (self._events and self.event_window.balance > 0) and not (
+        return not (self.events and self.event_window.balance > 0) and not (
             self._requests and self.request_window.balance > 0
         )
 
@@ -173,17 +176,18 @@ class Outbox:
         if policy is self.policy:
             return
         self.policy = policy
+        self._set_full_at()
         self._newest.clear()
-        if policy is _NEWEST_ONLY and self._events:
+        if policy is _NEWEST_ONLY and self.events:
             if self._purged:
                 self._sweep()
-            events, self._events = self._events, deque()
+            events, self.events = self.events, deque()
             newest = {entry[1]: entry for entry in events}
             for entry in events:
                 size, type_id, buffers = entry
                 if newest[type_id] is entry:
                     self._newest[type_id] = kept = [size, type_id, buffers]
-                    self._events.append(kept)
+                    self.events.append(kept)
                 else:
                     self.queued_bytes -= size
                     self._swept_at -= 1
@@ -192,12 +196,14 @@ class Outbox:
     def join_line(self) -> None:
         """The caller's event found the queue full; it will be offered ``in_line``. Others wait until then."""
         self._line += 1
-        self._full_at = 0
+        self.full_at = 0
 
     def leave_line(self) -> None:
         self._line -= 1
-        if not self._line:
-            self._full_at = self.limit
+        self._set_full_at()
+
+    def _set_full_at(self) -> None:
+        self.full_at = 0 if self._line or self.policy is _NEWEST_ONLY else self.limit
 
     def offer_event(self, type_id: int, size: int, buffers: Buffers, in_line: bool = False) -> Offer:
         """Queue an event if the policy lets it in.
@@ -207,7 +213,7 @@ class Outbox:
         policy = self.policy
         if policy is _NEWEST_ONLY:
             return self._offer_newest(type_id, size, buffers)
-        if self.queued_bytes >= self._full_at:
+        if self.queued_bytes >= self.full_at:
             if policy is Policy.WAIT and not (in_line and self.queued_bytes < self.limit):
                 return Offer.FULL
             if policy is Policy.DROP_OLDEST:
@@ -216,7 +222,7 @@ class Outbox:
             if self.queued_bytes >= self.limit:
                 self.drop(type_id, size)
                 return Offer.DISCONNECT if policy is Policy.DISCONNECT else Offer.DROPPED
-        self._events.append((size, type_id, buffers))
+        self.events.append((size, type_id, buffers))
         self.queued_bytes += size
         return _QUEUED
 
@@ -236,14 +242,14 @@ class Outbox:
                 return _QUEUED
             # The queue is over its limit by a frame that is larger than this one was.
             del self._newest[type_id]
-            self._events = deque(self._newest.values())
+            self.events = deque(self._newest.values())
         if self.queued_bytes >= self.limit:
             self._drop_oldest()
             if self.queued_bytes >= self.limit:
                 self.drop(type_id, size)
                 return Offer.DROPPED
         self._newest[type_id] = entry = [size, type_id, buffers]
-        self._events.append(entry)
+        self.events.append(entry)
         self.queued_bytes += size
         return _QUEUED
 
@@ -273,7 +279,7 @@ class Outbox:
         At once, if as many events as a quarter of the queue have come since it was last looked through; else when
         they would be sent. So whatever the peer says, and how often, the cost stays in proportion to the events.
         """
-        events = self._events
+        events = self.events
         if not events:
             return
         if 4 * (self._counters.sent + len(events) - self._swept_at) >= len(events):
@@ -292,11 +298,11 @@ class Outbox:
         get = self._purged.get
         kept = deque(
             entry
-            for place, entry in enumerate(self._events, self._passed)
+            for place, entry in enumerate(self.events, self._passed)
             if place >= get(entry[1], 0) and entry[1] not in unwanted
         )
-        self.queued_bytes -= sum(size for size, _, _ in self._events) - sum(size for size, _, _ in kept)
-        self._events = kept
+        self.queued_bytes -= sum(size for size, _, _ in self.events) - sum(size for size, _, _ in kept)
+        self.events = kept
         if self._newest:
             self._newest = OrderedDict((entry[1], entry) for entry in kept)  # type: ignore[misc]  # all are lists
         self._forget_purges()
@@ -304,7 +310,7 @@ class Outbox:
 
     def _skip_purged(self) -> None:
         """Remove the purged events that are the next in turn."""
-        events = self._events
+        events = self.events
         purged = self._purged
         while events and self._passed < purged.get(events[0][1], 0):
             self.queued_bytes -= events.popleft()[0]
@@ -347,11 +353,17 @@ class Outbox:
             self.request_window.charge(balance)
         if self._purged:
             total += self._pull_between(out, max_bytes - total)
-        events = self._events
+        events = self.events
         if events and total < max_bytes and not self._purged:
             balance = self.event_window.balance
             before = total
             count = len(events)
+            if (all_of_it := self.queued_bytes) <= balance and before + all_of_it <= max_bytes and not requests:
+                # Everything that is queued, and it is events alone.
+                out += [buffer for _, _, buffers in events for buffer in buffers]
+                events.clear()
+                total += all_of_it
+                balance -= all_of_it
             popleft = events.popleft
             while events and total < max_bytes and balance > 0:
                 size, _, buffers = popleft()
@@ -377,7 +389,7 @@ class Outbox:
             self._skip_purged()
             if not self._purged or balance <= 0 or total >= max_bytes:
                 break
-            size, _, buffers = self._events.popleft()
+            size, _, buffers = self.events.popleft()
             self._passed += 1
             if self._newest:
                 self._forget_newest(1)
@@ -394,25 +406,25 @@ class Outbox:
         """The connection ends: count what was not sent."""
         if self._purged:
             self._sweep()
-        for size, type_id, _ in self._events:
+        for size, type_id, _ in self.events:
             self._counters.drop(type_id, size)
         self._counters.requests_dropped += len(self._requests)
         self._counters.answers_unsent += sum(1 for _, _, number in self._first if number)
         self._first.clear()
         self._requests.clear()
-        self._events.clear()
+        self.events.clear()
         self._newest.clear()
         self.drops.clear()
         self.queued_bytes = self.queued_request_bytes = 0
 
     def _drop_oldest(self) -> None:
-        while self._events and self.queued_bytes >= self.limit:
+        while self.events and self.queued_bytes >= self.limit:
             if self._purged:
                 self._skip_purged()
-                if not self._events or self.queued_bytes < self.limit:
+                if not self.events or self.queued_bytes < self.limit:
                     return
                 self._passed += 1
-            size, type_id, _ = self._events.popleft()
+            size, type_id, _ = self.events.popleft()
             if self._newest:
                 self._forget_newest(1)
             self.queued_bytes -= size

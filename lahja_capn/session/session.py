@@ -38,7 +38,7 @@ from .counters import Counters
 from .events import Closed
 from .handshake import encode_control_frame, make_declares
 from .keepalive import INFINITY
-from .outbox import Offer, Policy
+from .outbox import EventEntry, Offer, Policy
 from .receiving import ReceivingSession
 from .state import Half, State
 from .tables import Incompatibility
@@ -48,6 +48,7 @@ MIB = 1024 * 1024
 # An attribute of an enum costs several times a global.
 _REQUEST = int(FrameKind.REQUEST)
 _RESPONSE = int(FrameKind.RESPONSE)
+_QUEUED = Offer.QUEUED
 
 # Type ids in one subscriptions message: its frame stays below 1 MiB.
 _IDS_PER_MESSAGE = 120_000
@@ -284,16 +285,27 @@ class Session(ReceivingSession):
         that waits then for room joins the line, so that no later event goes before its own, offers the event again
         ``in_line`` when it is its turn and there is room, and leaves the line.
         """
-        type_id = event_type.type_id
-        if self._wanted.get(type_id) is not event_type and not self.wants(event_type):
+        return self.offer_entry(event_type, (size, event_type.type_id, buffers), in_line)
+
+    def offer_entry(self, event_type: EventType, entry: EventEntry, in_line: bool = False) -> Offer:
+        """The same, with what is queued made by the caller: once for all peers that the event is offered to."""
+        size, type_id, buffers = entry
+        is_wanted = self._wanted.get(type_id) is event_type
+        outbox = self._outbox
+        if is_wanted and size <= self.peer_frame_limit and outbox.queued_bytes < outbox.full_at:
+            # Nearly always, so it is done here at once.
+            outbox.events.append(entry)
+            outbox.queued_bytes += size
+            return _QUEUED
+        if not is_wanted and not self.wants(event_type):
             if self._state is not State.UP:
                 return Offer.CLOSED
             subscribed = self.remote_all or type_id in self.remote_subscriptions
             return Offer.INCOMPATIBLE if subscribed else Offer.NOT_SUBSCRIBED
         if size > self.peer_frame_limit:
-            self._outbox.drop(type_id, size)
+            outbox.drop(type_id, size)
             return Offer.TOO_LARGE
-        return self._outbox.offer_event(type_id, size, buffers, in_line)
+        return outbox.offer_event(type_id, size, buffers, in_line)
 
     def join_line(self) -> None:
         self._outbox.join_line()
