@@ -40,6 +40,7 @@ from lahja_capn.binding.scalars import (
     TextType,
     VoidType,
 )
+from lahja_capn.binding.shapes import Shapes
 from lahja_capn.binding.values import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
@@ -163,6 +164,9 @@ def _compile(source: str, message: _Message, parts: list[_Part]) -> Callable[...
         "_new": new,
         "_pack": message.shape.pack,
         "_unpack": message.shape.unpack_from,
+        "_known": message.shapes.known.get,
+        "_learn": message.shapes.learn,
+        "_not_certain": (struct.error, UnicodeDecodeError),
         "_join": b"".join,
         "_pad": [bytes(-size % 8) for size in range(8)],
         # The padding of a Text, with the zero byte that ends it.
@@ -277,9 +281,16 @@ class _Message:
             end = place + size
             self.packed.append(value)
             self.offsets.append(place)
+        code += "x" * (8 * self.words - end)
+        self.kept = [part for part in self.blobs if part.kind is not DATA_VIEW]
+        self.shapes = Shapes(
+            code,
+            self.root,
+            self.pointers,
+            ((part.field.offset, isinstance(part.kind, TextType)) for part in self.kept),
+        )
         # Pointers in halves: Python is slower with numbers above 2**30.
-        code += "x" * (8 * self.words - end) + "II" * self.pointers
-        self.shape = struct.Struct(code)
+        self.shape = struct.Struct(code + "II" * self.pointers)
 
     def encode_source(self) -> list[str]:
         values = [part for part in self.parts if not isinstance(part.kind, VoidType)]
@@ -340,31 +351,34 @@ class _Message:
         for part in self.parts:
             if isinstance(part.kind, (IntType, FloatType, EnumType)):
                 by_place[self._byte(part)] = f"a{part.number}"
-        names = [by_place.get(place) or f"b{place}" for place in self.offsets]
+        in_data = [by_place.get(place) or f"b{place}" for place in self.offsets]
         by_index = {part.field.offset: f"p{part.number}, q{part.number}" for part in self.blobs}
-        names += [by_index.get(index, "_, _") for index in range(self.pointers)]
-        lines = [
-            "segment = segments[0]",
-            "size = _len(segment)",
-            f"if size < {self.shape.size}:",
-            f"    {done}",
-            f"{', '.join(['root', *names])} = _unpack(segment)",
-            f"if root != {self.root}:",
-            f"    {done}",
-        ]
+        in_pointers = [by_index.get(index, "_, _") for index in range(self.pointers)]
+        numbers = []
         for part in self.parts:
             n, kind = part.number, part.kind
             if isinstance(kind, VoidType):
-                lines.append(f"found[{part.attr!r}] = None")
+                numbers.append(f"found[{part.attr!r}] = None")
             elif isinstance(kind, BoolType):
                 byte, bit = divmod(part.field.offset, 8)
                 # Another version of the schema may have a Bool in each of the other bits.
-                lines.append(f"found[{part.attr!r}] = b{byte} & {1 << bit} != 0")
+                numbers.append(f"found[{part.attr!r}] = b{byte} & {1 << bit} != 0")
             elif isinstance(kind, EnumType):
-                lines.append(f"found[{part.attr!r}] = _at{n}(a{n})")
+                numbers.append(f"found[{part.attr!r}] = _at{n}(a{n})")
             elif not kind.is_pointer:
-                lines.append(f"found[{part.attr!r}] = a{n}")
-        kept = [part for part in self.blobs if part.kind is not DATA_VIEW]
+                numbers.append(f"found[{part.attr!r}] = a{n}")
+        kept = self.kept
+        lines = ["segment = segments[0]", "size = _len(segment)"]
+        if kept:
+            lines += self._known_source(["root", *in_data], numbers, done)
+        lines += [
+            f"if size < {self.shape.size}:",
+            f"    {done}",
+            f"{', '.join(['root', *in_data, *in_pointers])} = _unpack(segment)",
+            f"if root != {self.root}:",
+            f"    {done}",
+            *numbers,
+        ]
         if kept:
             # Together they may be larger than the message, if it refers to the same bytes again and again.
             total = " + ".join(f"(q{part.number} >> 3)" for part in kept)
@@ -388,6 +402,35 @@ class _Message:
             ]
             lines += self._blob_source(part, text, "''")
         return [*lines, done]
+
+    def _known_source(self, head: list[str], numbers: list[str], done: str) -> list[str]:
+        """A message with pointers that are known, see shapes.py."""
+        texts = [part.number for part in self.kept if isinstance(part.kind, TextType)]
+        contents = [
+            f"a{part.number}, z{part.number}" if part.number in texts else f"a{part.number}" for part in self.kept
+        ]
+        tests = [f"root == {self.root}", *(f"not z{n}" for n in texts)]
+        if texts:
+            ascii_only = " and ".join(f"a{n}.isascii()" for n in texts)
+            tests.append(f"(size <= {ANY_TEXT_BYTES} or {ascii_only})")
+        return [
+            f"if size <= {KEEP_BYTES} and _type(segment) is _bytes:",
+            f"    unpack = _known(segment[{self.shapes.begin}:{self.shapes.end}])",
+            "    if unpack:",
+            "        try:",
+            f"            {', '.join([*head, *contents])} = unpack(segment)",
+            *(f"            a{n} = a{n}.decode()" for n in texts),
+            # Too short, or no UTF-8.
+            "        except _not_certain:",
+            "            pass",
+            "        else:",
+            f"            if {' and '.join(tests)}:",
+            *(f"                {line}" for line in numbers),
+            *(f"                found[{part.attr!r}] = a{part.number}" for part in self.kept),
+            f"                {done}",
+            "    elif unpack is None:",
+            "        _learn(segment)",
+        ]
 
     def _byte(self, part: _Part) -> int:
         kind = part.kind

@@ -17,7 +17,7 @@ A, B = 1, 2
 
 def outbox(limit: int = 100, policy: Policy = Policy.WAIT, credit: int = 10**6) -> Outbox:
     box = Outbox(limit, Counters())
-    box.policy = policy
+    box.set_policy(policy)
     box.event_window.grant(credit)
     box.request_window.grant(credit)
     return box
@@ -175,8 +175,8 @@ def test_newest_only_stays_below_the_limit_however_events_grow() -> None:
         for type_id in range(1, 9):
             assert box.offer_event(type_id, size, event(b"%d" % type_id)) is Offer.QUEUED
             assert box.queued_bytes < 100 + size
-            assert box.queued_bytes == sum(entry[0] for entry in box._events)
-            assert list(box._newest.values()) == list(box._events)
+            assert box.queued_bytes == sum(entry[0] for entry in box.events)
+            assert list(box._newest.values()) == list(box.events)
     assert box._counters.dropped == 5 * 8 - box.queued_events
 
 
@@ -291,7 +291,7 @@ def test_many_purges_of_a_full_queue_look_through_it_once() -> None:
     box = outbox(limit=10**6)
     for n in range(1000):
         box.offer_event(A + n % 2, 10, event(b"%d" % n))
-    box._events = Watched(box._events)
+    box.events = Watched(box.events)
     Watched.looks = 0
     with patch("lahja_capn.session.outbox.deque", Watched):
         for _ in range(100):
