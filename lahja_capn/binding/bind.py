@@ -142,11 +142,12 @@ def _bind_struct(cls: type[Record], struct: Any, rename: dict[str, str], local_n
     is_request = _check_response(cls)
     check_free(cls, plan.type_id, plan.name)
     reachable = reachable_rows(plan, name)
+    binding = Binding(cls, plan, attr_of, views)
     bound: EventType | None = None
     if is_event:
-        bound = EventType(cls, row_of(plan), reachable, is_request)  # type: ignore[arg-type]
+        bound = EventType(binding, row_of(plan), reachable, is_request)
         cls._event_type = bound  # type: ignore[attr-defined]
-    install(cls, Binding(cls, plan, attr_of, views), shared=not is_event)
+    install(cls, binding, shared=not is_event)
     register(cls, plan.type_id, bound)
 
 
@@ -233,7 +234,7 @@ def _bind_opaque(cls: type[Record], type_id: int) -> None:
             setattr(cls, method, default)
     cls._binding = Binding(cls, None, {}, frozenset())
     row = TypeRow(type_id, "opaque", f"{cls.__module__}.{name}", ())
-    bound = OpaqueEventType(cls, row, (), is_request)
+    bound = OpaqueEventType(cls._binding, row, (), is_request)
     cls._event_type = bound
     register(cls, type_id, bound)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lahja_capn.binding.codec import StructCodec, encode_values, encode_view
 from lahja_capn.binding.fieldtypes import ListType, StructType
 from lahja_capn.binding.layout import layout_of
-from lahja_capn.binding.plan import StructPlan
+from lahja_capn.binding.plan import Binding, StructPlan
 from lahja_capn.binding.record import new
 from lahja_capn.binding.scalars import InterfaceType
 from lahja_capn.errors import BindError, EventFieldError
@@ -17,7 +17,6 @@ from lahja_capn.schema import wire_schema
 
 if TYPE_CHECKING:
     from lahja_capn.binding.event import BaseEvent, RequestToken
-    from lahja_capn.binding.flat import Encode
     from lahja_capn.binding.pointers import Segments
 
 # A generic struct that contains itself with ever larger arguments has no end of variants; what they reach is
@@ -52,14 +51,17 @@ class EventType:
         row: its row of the id table.
         reachable: rows of the structs that can occur in it, itself not included, by type id.
         is_request: whether it is a ``BaseRequestResponseEvent``.
+        binding: the class and its struct.
     """
 
-    __slots__ = ("event_class", "is_request", "name", "reachable", "row", "type_id")
+    __slots__ = ("binding", "event_class", "is_request", "name", "reachable", "row", "type_id")
 
     def __init__(
-        self, event_class: type[BaseEvent], row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
+        self, binding: Binding, row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
     ) -> None:
-        self.event_class = event_class
+        event_class: Any = binding.cls
+        self.binding = binding
+        self.event_class: type[BaseEvent] = event_class
         self.type_id = row.type_id
         self.name = event_class.__qualname__
         self.row = row
@@ -68,9 +70,7 @@ class EventType:
 
     def prepare(self) -> None:
         """Make ready what can be made before the first event comes: see flat.py."""
-        binding = self.event_class._binding
-        if binding is not None:
-            binding.prepare()
+        self.binding.prepare()
 
     def encode(self, event: BaseEvent) -> Segments:
         """Return the event as the segments of a Cap'n Proto message.
@@ -87,11 +87,10 @@ class EventType:
         if segments is not None:
             return segments
         if "_parent" not in private:
-            binding: Any = event._binding
-            encode: Encode | None = binding.encode
+            encode = self.binding.encode
             if encode is not None and (segments := encode(private)) is not None:
                 return segments
-            return encode_values(binding, private)
+            return encode_values(self.binding, private)
         return encode_view(event)
 
     def open(
@@ -117,9 +116,9 @@ class EventType:
         private = last.__dict__
         # More than its segments and its origin.
         if len(private) > 2 and "_reader" not in private:
-            binding = self.event_class._binding
-            if binding is not None and binding.open is not None:
-                return binding.open
+            quick = self.binding.open
+            if quick is not None:
+                return quick
         return self.open
 
     def __repr__(self) -> str:
@@ -132,9 +131,9 @@ class OpaqueEventType(EventType):
     __slots__ = ("_codec",)
 
     def __init__(
-        self, event_class: type[BaseEvent], row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
+        self, binding: Binding, row: TypeRow, reachable: tuple[TypeRow, ...], is_request: bool
     ) -> None:
-        super().__init__(event_class, row, reachable, is_request)
+        super().__init__(binding, row, reachable, is_request)
         self._codec = StructCodec(wire_schema().Opaque)
 
     def encode(self, event: Any) -> Segments:

@@ -44,6 +44,7 @@ from lahja_capn.binding.shapes import Shapes
 from lahja_capn.binding.values import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
+    from lahja_capn.binding.enumerant import EnumTable
     from lahja_capn.binding.plan import Binding, FieldPlan
 
 # The values that were read stay in the event, which may hold 1 KiB beyond twice its size. About 400 bytes of that are
@@ -122,42 +123,41 @@ def make_flat(binding: Binding) -> Flat:
     parts = [_Part(number, attr, field) for number, (attr, field) in enumerate(binding.attrs.items())]
     message = _Message(parts, binding.plan.node.struct)
     tables = {part.number: part.kind.table for part in parts if isinstance(part.kind, EnumType)}
-    parameters = ["_class", *(f"_names{number}, _at{number}" for number in tables)]
-    functions = [
-        *_init_source(parts),
-        *message.encode_source(),
-        "def decode(segments, found):",
-        *(f"    {line}" for line in message.decode_source("return")),
-        "def open(segments, origin):",
-        "    event = _new(_class)",
-        "    found = event.__dict__",
-        "    found['_segments'] = segments",
-        "    found['_origin'] = origin",
-        *(f"    {line}" for line in message.decode_source("return event")),
-    ]
     source = "\n".join(
         [
-            f"def make({', '.join(parameters)}):",
-            *(f"    {line}" for line in functions),
-            "    return __init__, encode, decode, open",
+            *message.encode_source(),
+            "def decode(segments, found):",
+            *(f"    {line}" for line in message.decode_source("return")),
+            "def make(_class):",
+            *(f"    {line}" for line in _init_source(parts)),
+            "    def open(segments, origin):",
+            "        event = _new(_class)",
+            "        found = event.__dict__",
+            "        found['_segments'] = segments",
+            "        found['_origin'] = origin",
+            *(f"        {line}" for line in message.decode_source("return event")),
+            "    return __init__, open",
         ]
     )
-    make = _makers.get(source)
-    if make is None:
-        make = _makers[source] = _compile(source, message, parts)
-    flat = Flat(
-        *make(binding.cls, *(part for table in tables.values() for part in (table.by_name, table.at)))
-    )
-    flat.init.__qualname__ = f"{binding.cls.__qualname__}.__init__"
-    flat.init.__module__ = binding.cls.__module__
-    return flat
+    key = (source, *tables.values())
+    made = _made.get(key)
+    if made is None:
+        made = _made[key] = _compile(source, message, parts, tables)
+    init, open_ = made["make"](binding.cls)
+    init.__qualname__ = f"{binding.cls.__qualname__}.__init__"
+    init.__module__ = binding.cls.__module__
+    return Flat(init, made["encode"], made["decode"], open_)
 
 
-# By source: structs of the same shape and names share their code, which Python makes quick by running it often.
-_makers: dict[str, Callable[..., Any]] = {}
+# By source and tables of enumerants: structs of the same shape and names share their code, which Python makes quick by
+# running it often, and most of their functions.
+_made: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
-def _compile(source: str, message: _Message, parts: list[_Part]) -> Callable[..., Any]:
+def _compile(
+    source: str, message: _Message, parts: list[_Part], tables: dict[int, EnumTable]
+) -> dict[str, Any]:
+    """Return the names that the source defines: ``encode``, ``decode``, and what makes the others for a class."""
     names: dict[str, Any] = {
         "_general": Record.__init__,
         "_missing": _MISSING,
@@ -176,11 +176,12 @@ def _compile(source: str, message: _Message, parts: list[_Part]) -> Callable[...
             part.attr: 0 if isinstance(part.kind, (BoolType, IntType, FloatType)) else None for part in parts
         },
         **{f"_{kind.__name__}": kind for kind in (type, len, int, float, str, bytes, memoryview)},
+        **{f"_names{number}": table.by_name for number, table in tables.items()},
+        **{f"_at{number}": table.at for number, table in tables.items()},
     }
     # As dataclasses do it, and for the same reason; of what is compiled here see the top.
     exec(compile(source, "<lahja_capn, for plain events>", "exec"), names)  # noqa: S102
-    make: Callable[..., Any] = names["make"]
-    return make
+    return names
 
 
 class _Missing:
@@ -407,7 +408,8 @@ class _Message:
         """A message with pointers that are known, see shapes.py."""
         texts = [part.number for part in self.kept if isinstance(part.kind, TextType)]
         contents = [
-            f"a{part.number}, z{part.number}" if part.number in texts else f"a{part.number}" for part in self.kept
+            f"a{part.number}, z{part.number}" if part.number in texts else f"a{part.number}"
+            for part in self.kept
         ]
         tests = [f"root == {self.root}", *(f"not z{n}" for n in texts)]
         if texts:

@@ -358,7 +358,11 @@ class Outbox:
             balance = self.event_window.balance
             before = total
             count = len(events)
-            if (all_of_it := self.queued_bytes) <= balance and before + all_of_it <= max_bytes and not requests:
+            if (
+                (all_of_it := self.queued_bytes) <= balance
+                and before + all_of_it <= max_bytes
+                and not requests
+            ):
                 # Everything that is queued, and it is events alone.
                 out += [buffer for _, _, buffers in events for buffer in buffers]
                 events.clear()
