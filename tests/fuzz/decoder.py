@@ -26,7 +26,7 @@ _LIMITS = {limit: Limits(frame_bytes=limit) for limit in (FRAME_LIMIT, SMALL_LIM
 # Streams up to so many bytes also come byte by byte.
 _BYTEWISE = 300
 # Names of numbers in lahja_capn.wire.decoder, and what makes them small.
-_SMALL = {"ARENA_BYTES": 1024, "FIRST_ARENA_BYTES": 64, "LARGE_BYTES": 128}
+_SMALL = {"ARENA_BYTES": 1024, "FIRST_ARENA_BYTES": 64, "LARGE_BYTES": 128, "_SAME_FRAMES": 2}
 _REAL = {name: getattr(decoder, name) for name in _SMALL}
 
 Frames = list[tuple[int, int, int, int, tuple[bytes, ...]]]

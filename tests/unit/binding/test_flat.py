@@ -17,6 +17,7 @@ from lahja_capn.binding.codec import encode_values
 from lahja_capn.binding.flat import ANY_TEXT_BYTES, KEEP_BYTES
 from lahja_capn.binding.record import Record, new
 from lahja_capn.binding.scalars import LARGE_BYTES
+from lahja_capn.binding.shapes import MOST_SHAPES
 from lahja_capn.errors import BindError, EventArgumentError, EventFieldError
 from lahja_capn.schema import load
 
@@ -86,15 +87,24 @@ def said(event: Any, attr: str) -> Any:
     return type(value), value, getattr(value, "raw", None)
 
 
+def shapes_of(cls: Any) -> Any:
+    """The known pointer sections of the class's layout; None if it has no contents."""
+    return getattr(binding_of(cls).decode.__globals__["_learn"], "__self__", None)
+
+
 def both_ways(cls: Any, segments: Any) -> None:
-    short = event_type(cls).open(segments)
+    """Every field reads as in the general way: with pointers that were never seen, and with these known."""
     other = GeneralWay(event_type(cls).open(segments))
     attrs = list(binding_of(cls).attrs)
-    for attr in attrs:
-        fresh = event_type(cls).open(segments)  # in which this field is the first to be read
-        assert said(fresh, attr) == said(other, attr)
-    for attr in [*attrs, *attrs]:
-        assert said(short, attr) == said(other, attr)
+    shapes_of(cls).known.clear()
+    for opened in (event_type(cls).open, binding_of(cls).open) * 2:
+        event = opened(segments, "origin")
+        assert event.get_origin() == "origin"
+        for attr in [*attrs, *attrs]:
+            assert said(event, attr) == said(other, attr)
+        for attr in attrs:
+            fresh = opened(segments, "origin")  # in which this field is the first to be read
+            assert said(fresh, attr) == said(other, attr)
 
 
 @every_class
@@ -127,6 +137,90 @@ def test_every_field_of_a_damaged_message_reads_the_same_or_raises_the_same(
         damaged[at] = data.draw(st.sampled_from([0, 1, 2, 3, 9, 10, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
     size = 8 * data.draw(st.integers(1, words) | st.just(words))
     both_ways(cls, (bytes(damaged[:size]),))
+
+
+@every_class
+@given(data=st.data())
+def test_a_damaged_message_with_pointers_that_are_known_reads_the_same(cls: Any, data: st.DataObject) -> None:
+    """Everything but the pointers is damaged, or cut off."""
+    event = cls(**data.draw(fields_of(cls)))
+    (message,) = event_type(cls).encode(event)
+    shapes = shapes_of(cls)
+    damaged = bytearray(message)
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(message) - 1))
+        if not shapes.begin <= at < shapes.end:
+            damaged[at] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
+    size = 8 * data.draw(st.integers(shapes.end // 8, len(message) // 8) | st.just(len(message) // 8))
+    segments = (bytes(damaged[:size]),)
+    other = GeneralWay(event_type(cls).open(segments))
+    shapes.known.clear()
+    event_type(cls).binding.open((message,), "teaches it")
+    for opened in (event_type(cls).open, binding_of(cls).open):
+        event = opened(segments, "origin")
+        for attr in binding_of(cls).attrs:
+            assert said(event, attr) == said(other, attr)
+
+
+def test_pointers_that_are_known_are_read_in_one_go() -> None:
+    shapes = shapes_of(Texts)
+    shapes.known.clear()
+    message = event_type(Texts).encode(Texts(one="first", two="", three=b"thirdly"))
+    binding_of(Texts).open(message, "")
+    ((pointers, unpack),) = shapes.known.items()
+    assert message[0][shapes.begin : shapes.end] == pointers
+    assert unpack(message[0])[1:] == (b"first", 0, b"", 0, b"thirdly")
+
+
+@pytest.mark.parametrize(
+    "event", [Texts(two="two", three=b"3"), Texts(one="one", two="two")], ids=["text", "data"]
+)
+def test_a_null_pointer_is_never_read_in_one_go(event: Any) -> None:
+    shapes = shapes_of(Texts)
+    shapes.known.clear()
+    message = event_type(Texts).encode(event)
+    binding_of(Texts).open(message, "")
+    assert list(shapes.known.values()) == [False]
+    both_ways(Texts, message)
+
+
+def test_pointers_that_are_known_are_bounded_and_those_that_are_not_read_the_same() -> None:
+    shapes = shapes_of(Texts)
+    shapes.known.clear()
+    for size in range(3 * MOST_SHAPES):
+        for event in (Texts(one="a" * size, two="b", three=b"c"), Texts(three=bytes(size))):
+            message = event_type(Texts).encode(event)
+            opened = binding_of(Texts).open(message, "")
+            assert [said(opened, attr) for attr in ("one", "two", "three")] == [
+                said(GeneralWay(opened), attr) for attr in ("one", "two", "three")
+            ]
+    assert len(shapes.known) == MOST_SHAPES
+
+
+def test_text_beyond_ascii_of_a_large_message_is_not_kept_though_its_pointers_are_known() -> None:
+    for text, stays in (("a" * ANY_TEXT_BYTES, True), ("\xe9" * (ANY_TEXT_BYTES // 2), False)):
+        message = event_type(Texts).encode(Texts(one=text, two="", three=b""))
+        shapes_of(Texts).known.clear()
+        for _ in range(2):
+            event = binding_of(Texts).open(message, "")
+            assert ("one" in event.__dict__) == stays
+            assert event.one == text
+
+
+def test_events_are_opened_as_the_last_one_was_used() -> None:
+    kind = event_type(Texts)
+    message = kind.encode(Texts(one="1", two="2", three=b"3"))
+    last: Any = kind.open(message, "origin")
+    unread = kind.open_as(last)(message, "origin")
+    assert unread.__dict__ == {"_segments": message, "_origin": "origin"}
+    assert last.two == "2"
+    read = kind.open_as(last)(message, "origin")
+    assert read.__dict__ == last.__dict__
+    assert read.__dict__.keys() > {"one", "two", "three"}
+    # In the general way nothing is read before it is asked for.
+    far = kind.open((bytes(8), b""), "origin")
+    far._open()
+    assert "one" not in kind.open_as(far)(message, "origin").__dict__
 
 
 POINTERS = {

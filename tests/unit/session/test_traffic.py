@@ -6,6 +6,7 @@ from lahja_capn.binding import EventType
 from lahja_capn.session import (
     Arrivals,
     Arrived,
+    Closed,
     Offer,
     PeerDropped,
     Policy,
@@ -445,6 +446,27 @@ def test_a_frame_without_credit_is_refused(kind: FrameKind) -> None:
     closed = peer.closed(frames[2])
     assert closed.code == "creditExceeded"
     assert str(SIZE + 1) in closed.text
+
+
+@pytest.mark.parametrize("covered", [1, 2, 19, 20])
+def test_events_of_a_row_arrive_as_far_as_the_credit_goes(covered: int) -> None:
+    # One byte of credit covers a whole event.
+    peer = RawPeer(limits=Limits(event_credit_bytes=(covered - 1) * SIZE + 1)).up(ALPHA)
+    (*arrived, closed) = peer.feed(content(1) * 20, content(1, segments=(bytes(800),)))
+    assert [(type(event), event.size) for event in arrived] == [(Arrived, SIZE)] * covered  # type: ignore[union-attr]
+    assert isinstance(closed, Closed)
+    assert closed.code == "creditExceeded"
+    assert f"an event of {SIZE if covered < 20 else 824} bytes without credit" in closed.text
+    counters = peer.session.counters
+    assert (counters.received, counters.received_bytes) == (covered, covered * SIZE)
+
+
+def test_events_of_a_row_that_nobody_wants_are_counted_and_their_credit_goes_back() -> None:
+    peer = RawPeer(limits=Limits(event_credit_bytes=10 * SIZE)).up(BETA)
+    assert peer.feed(content(1) * 9) == []
+    counters = peer.session.counters
+    assert (counters.skipped, counters.skipped_bytes, counters.received) == (9, 9 * SIZE, 0)
+    assert peer.sent() == [Credit(9 * SIZE, 0)]
 
 
 @pytest.mark.parametrize("kind", [FrameKind.EVENT, FrameKind.REQUEST])

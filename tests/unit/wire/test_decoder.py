@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lahja_capn.errors import HandshakeError, NotAPeer, RemoteProtocolError
-from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Segments, encode_frame
-from lahja_capn.wire.decoder import ARENA_BYTES, FIRST_ARENA_BYTES
+from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Row, Segments, encode_frame
+from lahja_capn.wire.decoder import _SAME_FRAMES, ARENA_BYTES, FIRST_ARENA_BYTES
 from lahja_capn.wire.frames import LARGE_BYTES
 from lahja_capn.wire.limits import CONTROL_FRAME_BYTES
 
@@ -286,6 +286,82 @@ def test_discarded_bytes_leave_no_trace_and_room_for_more() -> None:
     assert len(feed(decoder, event())) == 1
 
 
+# --- rows ---------------------------------------------------------------------------------------------
+
+
+def take_rows(decoder: FrameDecoder, data: bytes) -> list[Row]:
+    place = decoder.receive_buffer()
+    place[: len(data)] = data
+    decoder.bytes_received(len(data))
+    return decoder.rows()
+
+
+def request(number: int, wire_id: int = 1) -> bytes:
+    return b"".join(encode_frame(wire_id, FrameKind.REQUEST, number, (b"q" * 8,)))
+
+
+def test_events_of_one_wire_id_share_a_row_and_nothing_else_does() -> None:
+    long = event((b"l" * 16,))
+    rows = take_rows(
+        opened(),
+        event() + long + event(wire_id=2) + event() + control() * 2 + request(1) + request(2) + event(),
+    )
+    assert [(row[:3], len(row[4])) for row in rows] == [
+        *(((1, 0, 0), 2), ((2, 0, 0), 1), ((1, 0, 0), 1), ((0, 0, 0), 1), ((0, 0, 0), 1)),
+        *(((1, 1, 1), 1), ((1, 1, 2), 1), ((1, 0, 0), 1)),
+    ]
+    assert rows[0][4] == [(len(event()), (b"x" * 8,)), (len(long), (b"l" * 16,))]
+    for row in rows:
+        assert row[3] == sum(size for size, _ in row[4])
+
+
+# What differs from event() in one place of its first 24 bytes, or in its length.
+OTHERS = {
+    "another wire id": event(wire_id=2),
+    "a request": request(7),
+    "control": control(),
+    "longer": event((b"x" * 16,)),
+    "two segments": event((b"x" * 8, b"y" * 8)),
+    "two segments of the same length": event((b"x" * 24, b"")),
+    "large": event((b"L" * LARGE_BYTES,)),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("one", [event(), event((b"o" * 24,)), event((b"o" * 1016,)), event((b"o" * 1024,))])
+def test_many_frames_of_one_length_end_where_something_else_comes(one: bytes, other: bytes) -> None:
+    """However many there are, and wherever the read ends."""
+    (first,), (second,) = feed(opened(), one), feed(opened(), other)
+    for count in range(1, 3 * _SAME_FRAMES):
+        for end in (b"", one[:20], one[:-1]):
+            decoder = opened()
+            assert feed(decoder, one * count + other + one * count + end) == [
+                *[first] * count,
+                second,
+                *[first] * count,
+            ]
+            assert feed(decoder, one[len(end) :]) == [first]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3 * _SAME_FRAMES)), min_size=1, max_size=8),
+    st.lists(st.integers(1, 2000), min_size=1, max_size=8),
+)
+def test_runs_of_equal_lengths_give_the_same_in_any_pieces(
+    runs: list[tuple[int, int]], pieces: list[int]
+) -> None:
+    kinds = [event(), event(wire_id=2), event((b"l" * 32,)), control(), request(5)]
+    data = b"".join(kinds[kind] * count for kind, count in runs)
+    wanted = [frame for kind, count in runs for frame in feed(opened(), kinds[kind]) * count]
+    assert feed(opened(), data) == wanted
+    decoder, found, at = opened(), [], 0
+    while at < len(data):
+        for piece in pieces:
+            found += feed(decoder, data[at : at + piece])
+            at += piece
+    assert found == wanted
+
+
 # --- refusals -----------------------------------------------------------------------------------------
 
 
@@ -298,22 +374,23 @@ def message(*words: int) -> bytes:
 
 
 def refused(data: bytes, **limits: int) -> RemoteProtocolError:
-    """Feed what must be refused: whole, and byte by byte; behind another frame, and behind one in the same read."""
+    """Feed what must be refused: whole, and byte by byte; behind one or many other frames, and in the same read."""
     errors = []
     for piece in (1 << 30, 1):
         with pytest.raises(RemoteProtocolError) as caught:
             feed(settled(**limits), data, piece)
         errors.append(caught.value)
-    decoder = opened(**limits)
-    place = decoder.receive_buffer()
-    good = event()
-    place[: len(good) + len(data)] = good + data
-    decoder.bytes_received(len(good) + len(data))
-    assert len(decoder.frames()) == 1
-    for _ in range(2):
-        with pytest.raises(RemoteProtocolError) as caught:
-            decoder.frames()
-        errors.append(caught.value)
+    for count in (1, 2 * _SAME_FRAMES):
+        decoder = opened(**limits)
+        place = decoder.receive_buffer()
+        good = event() * count
+        place[: len(good) + len(data)] = good + data
+        decoder.bytes_received(len(good) + len(data))
+        assert len(decoder.frames()) == count
+        for _ in range(2):
+            with pytest.raises(RemoteProtocolError) as caught:
+                decoder.frames()
+            errors.append(caught.value)
     assert len({error.code for error in errors}) == 1
     assert not any(isinstance(error, NotAPeer) for error in errors)
     return errors[0]
