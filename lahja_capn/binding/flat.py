@@ -286,7 +286,6 @@ class _Message:
         self.kept = [part for part in self.blobs if part.kind is not DATA_VIEW]
         self.shapes = Shapes(
             code,
-            self.root,
             self.pointers,
             ((part.field.offset, isinstance(part.kind, TextType)) for part in self.kept),
         )

@@ -22,41 +22,43 @@ class Shapes:
 
     Args:
         head: what :mod:`struct` unpacks from the root pointer to the end of the data section.
-        root: the root pointer.
         pointers: how many there are.
         contents: those that are unpacked, in the order in which the message has to have them: index of the pointer, and
             whether it is Text, which is unpacked without the zero byte at its end and then that byte.
 
     Attributes:
         known: pointer section -> what unpacks the message, or False: it takes the steps.
+        begin, end: where the pointer section is.
     """
 
-    def __init__(self, head: str, root: int, pointers: int, contents: Iterable[tuple[int, bool]]) -> None:
+    def __init__(self, head: str, pointers: int, contents: Iterable[tuple[int, bool]]) -> None:
         self.known: dict[bytes, Callable[[bytes], tuple[Any, ...]] | bool] = {}
         self._head = head
-        self._root = root.to_bytes(8, "little")
         self._contents = tuple(contents)
         self.begin = struct.calcsize(head)
         self.end = self.begin + 8 * pointers
 
     def learn(self, segment: bytes) -> None:
-        """Look at the pointers of a message that were not seen before."""
-        if len(self.known) < MOST_SHAPES:
-            self.known[segment[self.begin : self.end]] = self._unpack(segment) or False
+        """Look at the pointers of a message that were not seen before.
 
-    def _unpack(self, segment: bytes) -> Callable[[bytes], tuple[Any, ...]] | None:
-        if len(segment) < self.end or segment[:8] != self._root:
+        The message may be too short for them, or of another struct: the next one with the same pointers need not be.
+        """
+        pointers = segment[self.begin : self.end]
+        if len(self.known) < MOST_SHAPES:
+            self.known[pointers] = self._unpack(pointers) or False
+
+    def _unpack(self, pointers: bytes) -> Callable[[bytes], tuple[Any, ...]] | None:
+        if len(pointers) < self.end - self.begin:
             return None
-        code = f"{self._head}{self.end - self.begin}x"
+        code = f"{self._head}{len(pointers)}x"
         at = self.end
         for index, is_text in self._contents:
-            place = self.begin + 8 * index
-            offset, size = struct.unpack_from("<iI", segment, place)
+            offset, size = struct.unpack_from("<iI", pointers, 8 * index)
             count = size >> 3
-            begin = place + 8 + 2 * (offset - 1)
+            begin = self.begin + 8 * index + 8 + 2 * (offset - 1)
             # A list of bytes that lies behind the one before, and a Text has at least its zero byte.
             if offset & 3 != 1 or size & 7 != 2 or begin < at or count < is_text:
                 return None
             code += f"{begin - at}x{count - 1}sB" if is_text else f"{begin - at}x{count}s"
             at = begin + count
-        return struct.Struct(code).unpack_from if at <= len(segment) else None
+        return struct.Struct(code).unpack_from

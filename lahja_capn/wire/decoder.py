@@ -211,7 +211,6 @@ class FrameDecoder:
                         continue
                     row_id = wire_id
                     row_start = start
-                    same_length = 0
                 frames.append((size, segments))
                 start += size
                 if length != same_length:
@@ -219,7 +218,7 @@ class FrameDecoder:
                     same = 1
                     continue
                 same += 1
-                if same >= _SAME_FRAMES and not more and words < _COPIED_WORDS and end - start >= size:
+                if same >= _SAME_FRAMES and not more and words < _COPIED_WORDS:
                     start = self._same(start, size, frames)
                     same = 0
             if start != end:

@@ -448,6 +448,12 @@ def test_a_frame_without_credit_is_refused(kind: FrameKind) -> None:
     assert str(SIZE + 1) in closed.text
 
 
+def test_a_row_without_any_credit_is_no_row() -> None:
+    peer = RawPeer(limits=Limits(event_credit_bytes=0)).up(ALPHA)
+    peer.session.receive_bytes(content(1) * 2, peer.now)
+    assert [type(item) for item in peer.session.take_news()] == [Closed]
+
+
 @pytest.mark.parametrize("covered", [1, 2, 19, 20])
 def test_events_of_a_row_arrive_as_far_as_the_credit_goes(covered: int) -> None:
     # One byte of credit covers a whole event.
@@ -477,6 +483,24 @@ def test_a_balance_of_exactly_0_allows_nothing(kind: FrameKind, before: int) -> 
     for number in range(before):
         peer.feed(content(3, kind, number + 1 if kind else 0))
     assert peer.closed(content(3, kind, 9 if kind else 0)).code == "creditExceeded"
+
+
+def test_under_newest_only_an_event_takes_the_place_of_the_older_one() -> None:
+    pair = up(right=[ALPHA, BETA])
+    pair.left.policy = Policy.NEWEST_ONLY
+    for number in (b"1", b"2", b"3"):
+        for event_type in (ALPHA, BETA):
+            assert pair.offer(pair.left, event_type, (8 * number,)) is Offer.QUEUED
+    pair.settle()
+    assert arrived(pair, pair.right) == [8 * b"3"] * 2
+
+
+def test_an_event_does_not_go_before_one_that_waits_for_room() -> None:
+    pair = up(right=[ALPHA])
+    pair.left.join_line()
+    assert pair.offer(pair.left, ALPHA, SEGMENTS) is Offer.FULL
+    pair.left.leave_line()
+    assert pair.offer(pair.left, ALPHA, SEGMENTS) is Offer.QUEUED
 
 
 def test_credit_may_be_used_once_it_was_sent() -> None:

@@ -328,7 +328,13 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("one", [event(), event((b"o" * 24,)), event((b"o" * 1016,)), event((b"o" * 1024,))])
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(event(), event((b"o" * 24,)), event((b"o" * 1016,)), event((b"o" * 1024,))),
+        *(event((b"o" * 8, b"p" * 8)), event((b"o" * 8, b"", b"p" * 8))),
+    ],
+)
 def test_many_frames_of_one_length_end_where_something_else_comes(one: bytes, other: bytes) -> None:
     """However many there are, and wherever the read ends."""
     (first,), (second,) = feed(opened(), one), feed(opened(), other)
