@@ -49,8 +49,7 @@ _living: weakref.WeakSet[LivingEndpoint] = weakref.WeakSet()
 
 def _mark_forked() -> None:
     for endpoint in tuple(_living):
-        endpoint._life = Life.FORKED
-        endpoint._thread = None
+        endpoint._enter(Life.FORKED)
 
 
 # A child shares its parent's sockets: one byte written there would break the parent's frames.
@@ -160,6 +159,10 @@ class LivingEndpoint(EndpointAPI):
     def is_stopped(self) -> bool:
         return self._life is Life.STOPPED
 
+    def _enter(self, life: Life) -> None:
+        self._life = life
+        self._thread = threading.get_ident() if life is Life.RUNNING else None
+
     def _check(self) -> None:
         if threading.get_ident() != self._thread:
             raise self._lifecycle_error()
@@ -183,7 +186,7 @@ class LivingEndpoint(EndpointAPI):
             )
         self._stop_waiter = stop_waiter = self._runtime.new_waiter()
         started = self._runtime.new_waiter()
-        self._life = Life.STOPPING  # until the tasks are there, nobody may use it
+        self._enter(Life.STOPPING)  # until the tasks are there, nobody may use it
         async with self._runtime.beside(lambda: self._main(started)):
             try:
                 await started.wait()
@@ -199,8 +202,7 @@ class LivingEndpoint(EndpointAPI):
     async def _main(self, started: Waiter[None]) -> None:
         try:
             async with self._runtime.tasks() as self._tasks:
-                self._life = Life.RUNNING
-                self._thread = threading.get_ident()
+                self._enter(Life.RUNNING)
                 self._spawn(self._keep_time)
                 started.wake(None)
                 self._wake_life_waiters()
@@ -226,8 +228,7 @@ class LivingEndpoint(EndpointAPI):
             await peers.connections_changed.wait_until(lambda: not peers.all)
 
     def _end_connections(self) -> None:
-        self._life = Life.STOPPING
-        self._thread = None
+        self._enter(Life.STOPPING)
         self._stop_listening()
         # Before the goodbyes: it is not the responders that left.
         self._bus.fail_requests(LifecycleError(f"Endpoint {self.name!r} stopped while a request was open"))
@@ -235,8 +236,7 @@ class LivingEndpoint(EndpointAPI):
             connection.say_goodbye("shutdown", "")
 
     def _finish(self) -> None:
-        self._life = Life.STOPPED
-        self._thread = None
+        self._enter(Life.STOPPED)
         self._tasks = None
         _living.discard(self)
         error = LifecycleError(f"Endpoint {self.name!r} stopped")

@@ -277,6 +277,34 @@ async def test_event_from_a_builder_is_delivered_from_its_encoded_bytes(
 
 
 @scenario
+async def test_origin_of_an_event_that_only_one_subscription_here_gets(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    async with pair(runtime, short_tmp_path) as (server, client):
+        received, here = Collector(), Collector()
+        subscription = server.subscribe(Count, received)
+        await client.wait_until_endpoint_subscribed_to("server", Count)
+        await client.broadcast(Count(number=1))
+        await received.until(1)
+        subscription.unsubscribe()
+        server.subscribe(Count, here)
+        for event, origin in ((Count(number=2), "server"), (received.events[0], "client")):
+            await server.broadcast(event, BroadcastConfig(internal=True))
+            assert event.get_origin() == origin
+        assert [event.get_origin() for event in here.events] == ["server", "client"]
+
+
+@scenario
+async def test_event_that_goes_nowhere_has_no_origin(runtime: Runtime) -> None:
+    async with runtime.endpoint_class("alone").run() as alone:
+        event = Count(number=1)
+        with pytest.raises(NoSubscribers):
+            await alone.broadcast(event)
+        await alone.broadcast(event, BroadcastConfig(require_subscriber=False))
+        assert not event.is_bound
+
+
+@scenario
 async def test_origin_is_the_sender_and_stays_when_the_event_is_sent_on(
     runtime: Runtime, short_tmp_path: Path
 ) -> None:

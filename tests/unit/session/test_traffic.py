@@ -497,9 +497,11 @@ def test_under_newest_only_an_event_takes_the_place_of_the_older_one() -> None:
 
 def test_an_event_does_not_go_before_one_that_waits_for_room() -> None:
     pair = up(right=[ALPHA])
-    pair.left.join_line()
-    assert pair.offer(pair.left, ALPHA, SEGMENTS) is Offer.FULL
-    pair.left.leave_line()
+    for _ in range(2):
+        pair.left.join_line()
+    for _ in range(2):
+        assert pair.offer(pair.left, ALPHA, SEGMENTS) is Offer.FULL
+        pair.left.leave_line()
     assert pair.offer(pair.left, ALPHA, SEGMENTS) is Offer.QUEUED
 
 
