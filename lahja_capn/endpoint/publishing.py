@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from time import monotonic
 from typing import Any
 
 import anyio.lowlevel
@@ -22,6 +23,10 @@ from .writing import FLUSH_BYTES
 # Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
 # nothing, so without this a loop of them would keep the event loop to itself.
 LOCAL_TURN_EVENTS = 256
+
+# A publisher that has sent something by itself lets other tasks run when not all of it has left, and after so long: a
+# turn of the loop costs as much as sending a third of a megabyte.
+TURN_S = 0.001
 
 # An attribute of an enum costs several times a global, and these are looked up for every event.
 _EVENT = int(FrameKind.EVENT)
@@ -75,7 +80,8 @@ class PublishingBus(AskingBus):
                     connection.unflushed = unflushed = connection.unflushed + size
                     if unflushed >= FLUSH_BYTES:
                         connection.flush()
-                        turn_over = True
+                        if connection.session.queued_bytes or monotonic() >= self._turn_ends:
+                            turn_over = True
                     elif not connection.flush_wanted:
                         connection.wake_writer()
                 elif offer is _DROPPED:
@@ -126,6 +132,7 @@ class PublishingBus(AskingBus):
 
     async def _end_turn(self) -> None:
         await anyio.lowlevel.checkpoint()
+        self._turn_ends = monotonic() + TURN_S
         limit = self._limits.queued_per_endpoint_bytes
         while True:
             up = self._peers.up.values()

@@ -33,7 +33,7 @@ PATH_LIMIT_BYTES = 107 if sys.platform.startswith("linux") else 103
 BACKLOG = 1024
 
 # More than a write batch of the session, so that one send can take all of it.
-SOCKET_BUFFER_BYTES = 1 << 20
+SOCKET_BUFFER_BYTES = 2 << 20
 
 # sendmsg refuses more buffers than IOV_MAX (1024 on Linux and macOS).
 MAX_BUFFERS = 512

@@ -11,7 +11,8 @@ multiples of 8, so the segments of a large frame, which starts where its buffer 
 Memory. A length is compared with its limit before a buffer is made for it. The buffer is zeroed memory fresh
 from the allocator (``bytes(n)`` is calloc, while ``bytearray(n)`` writes its zeros): of a frame that was
 announced but never sent, the operating system has not yet provided the pages if it is above the allocator's
-mapping threshold (32 MiB at most with glibc).
+mapping threshold (32 MiB at most with glibc). Or it is the memory of the last large frame, see ``_large_buffer``; what
+was there before shows nowhere, as a frame is looked at when all of it was received.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ ARENA_BYTES: Final = 256 * 1024
 # handshake has ended, up to the largest frame that is received into it.
 FIRST_ARENA_BYTES: Final = 16 * 1024
 _GROWTH: Final = 4
+
+# Received at first behind a large frame: enough to see whether the next one is large, too.
+_BEGIN_BYTES: Final = 4 * 1024
 
 # The offset, from the frame's start, of the table of segment sizes.
 _SIZES_AT: Final = HEADER_BYTES + 4
@@ -73,6 +77,7 @@ class FrameDecoder:
         "_size",
         "_start",
         "_view",
+        "_was_large",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -84,6 +89,8 @@ class FrameDecoder:
         # The frame that has a buffer of its own, and how much of it is there.
         self._large: memoryview | None = None
         self._filled = 0
+        # The last thing received was a large frame's end, so the arena is empty.
+        self._was_large = False
         self._frame_limit = limits.frame_bytes
         self._segment_limit = limits.segments
         # Every frame larger than this is looked at closer; 0 until open(), so that all are.
@@ -103,6 +110,9 @@ class FrameDecoder:
         """Return a writable place for the next bytes, never empty. Valid until ``bytes_received``."""
         if self._large is not None:
             return self._large[self._filled :]
+        if self._was_large:
+            # Another one may follow: what is received of it here is moved once more.
+            return self._view[:_BEGIN_BYTES]
         if self._start and 4 * (self._size - self._end) < self._size:
             # Little room: what is left unread is moved to the start. In an arena of full size that is at most
             # LARGE_BYTES (longer frames have their own buffer), so less than was received meanwhile.
@@ -116,6 +126,7 @@ class FrameDecoder:
         if self._large is not None:
             self._filled += count
         else:
+            self._was_large = False
             self._end = end = self._end + count
             if end == self._size and end < ARENA_BYTES:
                 self._grow()
@@ -268,7 +279,7 @@ class FrameDecoder:
         self._check_size(length, wire_id, start)
         size = length + 4
         if size > LARGE_BYTES:
-            large = io.BytesIO(bytes(size)).getbuffer()
+            large = _large_buffer(size)
             large[:have] = self._view[start : start + have]
             self._large = large
             self._filled = have
@@ -284,6 +295,7 @@ class FrameDecoder:
         segments: Segments = tuple([kept[a:b] for a, b in places])
         self._large = None
         self._first = False
+        self._was_large = True
         return [(wire_id, kind, correlation, size, [(size, segments)])]
 
     def _check_size(self, length: int, wire_id: int | None, start: int) -> None:
@@ -330,6 +342,30 @@ class FrameDecoder:
                 "both sides use the same address and that a lahja_capn endpoint is at the other end.",
                 got=got,
             )
+
+
+# The buffers of the last large frames, one for each thread that receives some. One that nobody has a view of any more
+# serves the next frame of the same size: memory that is in use already is neither zeroed nor brought into the cache.
+_last_buffers: list[io.BytesIO] = []
+_KEPT_BYTES: Final = 8 * 1024 * 1024
+
+
+def _large_buffer(size: int) -> memoryview:
+    """Return writable memory of so many bytes."""
+    buffer = _last_buffers.pop() if _last_buffers else None
+    if buffer is not None:
+        try:
+            # Refused while there is a view of it; else it changes nothing.
+            buffer.truncate(size)
+        except BufferError:
+            buffer = None
+    if buffer is None or buffer.seek(0, io.SEEK_END) != size:
+        buffer = io.BytesIO(bytes(size))
+    view = buffer.getbuffer()
+    if size <= _KEPT_BYTES:
+        # Only now that there is a view: no other thread can take it.
+        _last_buffers.append(buffer)
+    return view
 
 
 def _segment_places(buffer: Buffer | bytearray, start: int, size: int, limit: int) -> list[tuple[int, int]]:

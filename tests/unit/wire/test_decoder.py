@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from lahja_capn.errors import HandshakeError, NotAPeer, RemoteProtocolError
 from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Row, Segments, encode_frame
-from lahja_capn.wire.decoder import _SAME_FRAMES, ARENA_BYTES, FIRST_ARENA_BYTES
+from lahja_capn.wire.decoder import (
+    _BEGIN_BYTES,
+    _KEPT_BYTES,
+    _SAME_FRAMES,
+    ARENA_BYTES,
+    FIRST_ARENA_BYTES,
+    _last_buffers,
+)
 from lahja_capn.wire.frames import LARGE_BYTES
 from lahja_capn.wire.limits import CONTROL_FRAME_BYTES
 
@@ -185,8 +192,55 @@ def test_a_large_frame_is_received_straight_into_a_read_only_buffer_of_its_size(
     assert segments[0].readonly
     assert segments[0] == b"L" * MIB
     assert memoryview(segments[0].obj).nbytes == size
-    # The arena is in use again.
+    # The arena is in use again: at first a little of it, as what comes next may be as large.
+    assert len(decoder.receive_buffer()) == _BEGIN_BYTES
+    assert feed(decoder, data)[0].segments == segments
+    assert len(feed(decoder, event())) == 1
     assert len(decoder.receive_buffer()) == FIRST_ARENA_BYTES
+
+
+def test_what_is_left_of_a_large_frame_stays_while_others_of_its_size_arrive() -> None:
+    """However little is left of it: a view of a view of a segment."""
+    decoder, other = opened(), opened()
+    kept = []
+    for number in range(20):
+        (frame,) = feed(decoder if number % 2 else other, event((bytes([number]) * MIB,)))
+        (segment,) = frame.segments
+        assert isinstance(segment, memoryview)
+        assert segment == bytes([number]) * MIB
+        if number % 3:
+            kept.append((number, segment[100:][:16]))
+        del frame, segment
+    for number, view in kept:
+        assert view == bytes([number]) * 16
+
+
+def test_two_large_frames_that_arrive_at_the_same_time_do_not_share_memory() -> None:
+    data = [event((letter * MIB,)) for letter in (b"1", b"2")]
+    decoders = [opened(), opened()]
+    found: list[list[Frame]] = [[], []]
+    for start in range(0, len(data[0]), 100_000):
+        for number in (0, 1):
+            found[number] += feed(decoders[number], data[number][start : start + 100_000])
+    assert [frame.segments for (frame,) in found] == [(b"1" * MIB,), (b"2" * MIB,)]
+
+
+def test_the_memory_of_a_large_frame_serves_the_next_one_of_its_size() -> None:
+    """Unless it is very large: then it is given back."""
+    decoder = opened()
+    for size, serves in ((MIB, True), (_KEPT_BYTES + 8, False)):
+        _last_buffers.clear()
+        addresses = []
+        for _ in range(3):
+            (frame,) = feed(decoder, event((bytes(size),)))
+            addresses.append(address(frame.segments[0]))
+            del frame
+        assert len(_last_buffers) == serves
+        if serves:
+            assert len(set(addresses)) == 1
+            # One of another size takes its place.
+            feed(decoder, event((bytes(size // 2),)))
+            assert [buffer.getbuffer().nbytes for buffer in _last_buffers] == [size // 2 + 24]
 
 
 def test_a_large_frame_that_is_whole_in_the_arena_is_copied_out_of_it() -> None:
