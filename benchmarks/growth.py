@@ -87,12 +87,16 @@ CURVES = [
         1,
     ),
 ]
-# Measured beside the one above.
-DRAINED = ("draining a queue", "events that waited", "µs per event")
+# Measured beside a kind of curve: its key in a run's result, name, what grows, and unit.
+BESIDE = {
+    "depth": ("drained", "draining a queue", "events that waited", "µs per event"),
+    # What Python itself takes when as many classes are in use: so much of the curve is no matter of the bus.
+    "types": ("bare", "bare dataclasses", "classes in use", "µs to construct one and read it"),
+}
 
 
 async def run_once(job: Job) -> dict[str, float]:
-    """One run: ``value`` in µs, and ``drained`` where a queue was."""
+    """One run: ``value`` in µs, and what is measured beside."""
     processes: list[Process] = []
     python = Path(sys.executable)
     folder = tempfile.mkdtemp(prefix="lcg-", dir="/tmp")
@@ -106,9 +110,7 @@ async def run_once(job: Job) -> dict[str, float]:
             processes[1].order_go()
             report = await processes[1].expect("report")
         result = {"value": report["seconds"] / report["events"] * 1e6}
-        if "drained" in report:
-            result["drained"] = report["drained"] * 1e6
-        return result
+        return result | {key: report[key] * 1e6 for key, *_ in BESIDE.values() if key in report}
     except TimeoutError:
         raise RunFailed(f"took longer than {RUN_TIMEOUT_S:g} s") from None
     finally:
@@ -118,9 +120,10 @@ async def run_once(job: Job) -> dict[str, float]:
 
 
 async def measure(curve: Curve, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The curve, and for a queue also how it drained; as JSON."""
+    """The curve, and the one beside it; as JSON."""
     points: list[dict[str, Any]] = []
-    drained: list[dict[str, Any]] = []
+    beside: list[dict[str, Any]] = []
+    key, *of_beside = BESIDE.get(curve.kind, ("",))
     failures: list[str] = []
     for at in curve.points[: options.points]:
         if at > options.most:
@@ -135,13 +138,14 @@ async def measure(curve: Curve, options: argparse.Namespace) -> list[dict[str, A
                 break
             results.append(result)
             say(f"{curve.name:16} {at:>10,}  round {number + 1}  {result['value']:>12.2f} {curve.unit}")
-        for found, key in ((points, "value"), (drained, "drained")):
-            values = [result[key] for result in results if key in result]
+        for found, name in ((points, "value"), (beside, key)):
+            values = [result[name] for result in results if name in result]
             if values:
                 found.append({"at": at, "median": statistics.median(values), "values": values})
     curves = [(curve.name, curve.along, curve.unit, points)]
-    if curve.kind == "depth":
-        curves.append((*DRAINED, drained))
+    if of_beside:
+        name, along, unit = of_beside
+        curves.append((name, along, unit, beside))
     return [
         {"name": name, "along": along, "unit": unit, "points": found, "failures": failures}
         for name, along, unit, found in curves

@@ -32,7 +32,8 @@ PATH_LIMIT_BYTES = 107 if sys.platform.startswith("linux") else 103
 # were refused (lahja #170); the kernel caps this at its own net.core.somaxconn.
 BACKLOG = 1024
 
-# More than a write batch of the session, so that one send can take all of it.
+# Twice a write batch of the session: one send can take all of it, and the next one while the other side reads. The
+# kernel doubles it, for its own book-keeping, and caps it at net.core.wmem_max.
 SOCKET_BUFFER_BYTES = 2 << 20
 
 # sendmsg refuses more buffers than IOV_MAX (1024 on Linux and macOS).

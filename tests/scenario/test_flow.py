@@ -484,7 +484,7 @@ async def test_publisher_behind_answers_alone_waits_for_a_peer_that_reads_them(
         server.subscribe(Question, refuse)
         await peer.read(lambda: peer.session.remote_subscriptions)
         # Their answers are more than the socket holds.
-        for number in range(300):
+        for number in range(500):
             question = Question(number=number)
             peer.session.send_request(event_type(Question), event_type(Question).encode(question))
         await peer.write()

@@ -75,7 +75,7 @@ def test_L4_internal_broadcasts_between_others_block_nobody(pair: Pair, short_tm
 @every_pair
 def test_L10_peer_that_stops_reading_stalls_nobody_else(pair: Pair, short_tmp_path: Path) -> None:
     config = at(short_tmp_path, "server")
-    count = 40
+    count = 80
     data = bytes(100_000)
 
     async def publish(runtime: Runtime, meeting: Meeting) -> None:
@@ -86,7 +86,7 @@ def test_L10_peer_that_stops_reading_stalls_nobody_else(pair: Pair, short_tmp_pa
                 await server.wait_until_endpoint_subscribed_to("client", Blob)
                 for number in range(count):
                     await server.broadcast(Blob(number=number, data=data))
-                    if number == 15:
+                    if number == 31:
                         # The stuck one is full by now, and whoever reads has everything.
                         await meeting.told("half")
                 # It took no byte for too_slow_s while its publisher waited for it.
@@ -100,7 +100,7 @@ def test_L10_peer_that_stops_reading_stalls_nobody_else(pair: Pair, short_tmp_pa
             await meeting.told("stuck")
             client.subscribe(Blob, got)
             await client.connect_to_endpoints(config)
-            assert await got.until(16) == list(range(len(got.events)))
+            assert await got.until(32) == list(range(len(got.events)))
             meeting.tell("half")
             assert await got.until(count) == list(range(count))
             meeting.tell("done")

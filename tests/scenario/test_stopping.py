@@ -44,7 +44,7 @@ async def test_events_queued_at_exit_arrive_at_a_peer_that_reads_late(
     async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as outer:
         async with runtime.endpoint_class.serve(at(short_tmp_path, "leaver")) as leaver:
             async with raw_peer(leaver, Blob) as peer, anyio.create_task_group() as tasks:
-                for number in range(5):
+                for number in range(10):
                     await leaver.broadcast(Blob(number=number, data=bytes(1_000_000)))
                 # More is queued than the socket takes, so the exit has to wait for the reader.
                 assert leaver.get_peer_counters()["raw"].queued > 0
@@ -52,7 +52,7 @@ async def test_events_queued_at_exit_arrive_at_a_peer_that_reads_late(
                 leaver._stop_waiter.wake(None)  # leaving the context, without leaving this test's own
                 await leaver.wait_stopped()
         events = [event.event_type.name for event in peer.of(Arrived)]
-        assert events == ["Blob"] * 5
+        assert events == ["Blob"] * 10
         assert peer.closed is not None
         assert peer.closed.code == "shutdown"
         assert outer.is_running
