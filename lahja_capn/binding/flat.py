@@ -40,7 +40,7 @@ from lahja_capn.binding.scalars import (
     TextType,
     VoidType,
 )
-from lahja_capn.binding.shapes import Shapes
+from lahja_capn.binding.shapes import MOST_SHAPES, Shapes
 from lahja_capn.binding.values import MAX_BLOB_BYTES, MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def _compile(
         "_new": new,
         "_pack": message.shape.pack,
         "_unpack": message.shape.unpack_from,
+        "_shapes": message.shapes.known,
         "_known": message.shapes.known.get,
         "_learn": message.shapes.learn,
         "_not_certain": (struct.error, UnicodeDecodeError),
@@ -203,7 +204,7 @@ def _init_source(parts: list[_Part]) -> list[str]:
     Builtins are called by names that no field can have: a field may well be named ``type`` or ``len``.
     """
     parameters = "".join(f", {part.attr}=_missing" for part in parts)
-    tests = ["_type(_self) is _class", "not _args", "not _more"]
+    tests = ["_type(_self) is _class", "not _values", "not _args", "not _more"]
     stored = []
     for part in parts:
         name, kind = part.attr, part.kind
@@ -230,10 +231,10 @@ def _init_source(parts: list[_Part]) -> list[str]:
     given = ", ".join(f"({part.attr!r}, {part.attr})" for part in parts)
     return [
         f"def __init__(_self, /, *_args{parameters}, **_more):",
+        "    _values = _self.__dict__",
         f"    if {' and '.join(tests)}:",
         # One by one: so it shares its keys with all others of its class, which takes half the memory of a dictionary of
         # its own, and less time.
-        "        _values = _self.__dict__",
         *stored,
         "    else:",
         "        _given = {}",
@@ -429,7 +430,7 @@ class _Message:
             *(f"                {line}" for line in numbers),
             *(f"                found[{part.attr!r}] = a{part.number}" for part in self.kept),
             f"                {done}",
-            "    elif unpack is None:",
+            f"    elif unpack is None and _len(_shapes) < {MOST_SHAPES}:",
             "        _learn(segment)",
         ]
 

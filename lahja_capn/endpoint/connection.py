@@ -40,6 +40,10 @@ TURN_S = 0.005
 # But no less than this: some hundred small events.
 MIN_READ_BYTES = 16 * 1024
 
+# Read of a peer that nothing can be written to any more: all that kernels hold for us, and not what a peer that only
+# writes goes on to send.
+LEFT_BYTES = 16 * 1024 * 1024
+
 INFINITY = float("inf")
 
 
@@ -247,15 +251,14 @@ class Connection(WaitingConnection):
             return
         session = self.session
         try:
-            # What the kernel holds for us, not what a peer that only writes goes on to send.
-            for _ in range(READS_PER_TURN):
-                if session.is_closed or self.closed is not None:
-                    break
+            left = LEFT_BYTES
+            while left > 0 and not session.is_closed and self.closed is None:
                 buffer = session.receive_buffer()
                 count = self._channel.receive_into(buffer)
                 buffer.release()
                 if count == 0:
                     break
+                left -= count
                 session.bytes_received(count, time.monotonic())
                 self._dispatch()
         except OSError:

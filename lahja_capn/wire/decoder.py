@@ -147,8 +147,9 @@ class FrameDecoder:
         self._start = self._end = 0
 
     def release(self) -> None:
-        """Nothing is received any more: give the arena back."""
+        """Nothing is received any more: give the memory back."""
         self.discard()
+        _last_buffer.clear()
         self._size, self._arena = 0, bytearray()
         self._view = memoryview(self._arena)
 
@@ -344,27 +345,30 @@ class FrameDecoder:
             )
 
 
-# The buffers of the last large frames, one for each thread that receives some. One that nobody has a view of any more
-# serves the next frame of the same size: memory that is in use already is neither zeroed nor brought into the cache.
-_last_buffers: list[io.BytesIO] = []
+# The buffer of the last large frame. When nobody has a view of it any more it serves the next frame of the same size:
+# memory that is in use already is neither zeroed nor brought into the cache. One for the whole process, and none once
+# a connection has ended; what is in the list is taken out before it is looked at, so no two threads have it.
+_last_buffer: list[io.BytesIO] = []
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 
 
 def _large_buffer(size: int) -> memoryview:
     """Return writable memory of so many bytes."""
-    buffer = _last_buffers.pop() if _last_buffers else None
-    if buffer is not None:
-        try:
+    buffer = None
+    try:
+        kept = _last_buffer.pop()
+        if kept.seek(0, io.SEEK_END) == size:
             # Refused while there is a view of it; else it changes nothing.
-            buffer.truncate(size)
-        except BufferError:
-            buffer = None
-    if buffer is None or buffer.seek(0, io.SEEK_END) != size:
+            kept.truncate(size)
+            buffer = kept
+    except (IndexError, BufferError):
+        pass
+    if buffer is None:
         buffer = io.BytesIO(bytes(size))
     view = buffer.getbuffer()
     if size <= _KEPT_BYTES:
-        # Only now that there is a view: no other thread can take it.
-        _last_buffers.append(buffer)
+        # Only now that there is a view.
+        _last_buffer[:] = [buffer]
     return view
 
 

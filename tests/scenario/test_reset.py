@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
 
 from lahja_capn import BroadcastConfig, NoSubscribers
@@ -36,6 +37,35 @@ async def test_peer_that_resets_the_connection_is_gone_and_its_last_events_have_
             peer.close()
             await eventually(lambda: not server._peers.all)
         assert got.numbers == [0, 1, 2]
+
+
+@scenario
+async def test_all_that_the_kernel_holds_arrives_though_the_peer_can_no_longer_be_written_to(
+    runtime: Runtime, short_tmp_path: Path
+) -> None:
+    """However many reads that takes: of frames just above 64 KiB the beginning is received by itself."""
+    events = 25
+    async with runtime.endpoint_class.serve(at(short_tmp_path, "server")) as server:
+        got = Collector()
+        server.subscribe(Blob, got)
+        async with raw_peer(server, Count) as peer:
+            await peer.read(lambda: event_type(Blob).type_id in peer.session.remote_subscriptions)
+            peer._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            blob = event_type(Blob)
+            for number in range(events):
+                frame = encode_frame(
+                    peer.table.wire_id(blob), 0, 0, blob.encode(Blob(number=number, data=bytes(70_000)))
+                )
+                assert peer.session.offer_event(blob, frame_size(frame), frame) is Offer.QUEUED
+            await peer.write()
+            peer.close()
+            # No turn of the loop: the server finds out when it writes.
+            for number in range(10):
+                server.broadcast_nowait(Count(number=number))
+            (connection,) = server._peers.all.values()
+            connection.flush()
+            await eventually(lambda: not server._peers.all)
+        assert got.numbers == list(range(events))
 
 
 @scenario

@@ -448,6 +448,12 @@ def test_the_constructor_is_made_for_the_class() -> None:
     assert Texts.__init__ is binding_of(Texts).init is not Record.__init__
 
 
+def test_a_constructor_that_is_called_again_leaves_nothing_of_what_was_there() -> None:
+    for event in (Texts(one="a", two="b", three=b"c"), event_type(Texts).open((bytes(8),), "origin")):
+        event.__init__(one="1", two="2", three=b"3")  # type: ignore[misc]
+        assert event.__dict__ == {"one": "1", "two": "2", "three": b"3"}
+
+
 def test_an_own_constructor_stays() -> None:
     @bind(schema.Own)
     class Own(BaseEvent):

@@ -17,7 +17,7 @@ from lahja_capn.wire.decoder import (
     _SAME_FRAMES,
     ARENA_BYTES,
     FIRST_ARENA_BYTES,
-    _last_buffers,
+    _last_buffer,
 )
 from lahja_capn.wire.frames import LARGE_BYTES
 from lahja_capn.wire.limits import CONTROL_FRAME_BYTES
@@ -229,18 +229,24 @@ def test_the_memory_of_a_large_frame_serves_the_next_one_of_its_size() -> None:
     """Unless it is very large: then it is given back."""
     decoder = opened()
     for size, serves in ((MIB, True), (_KEPT_BYTES + 8, False)):
-        _last_buffers.clear()
+        _last_buffer.clear()
         addresses = []
         for _ in range(3):
             (frame,) = feed(decoder, event((bytes(size),)))
             addresses.append(address(frame.segments[0]))
             del frame
-        assert len(_last_buffers) == serves
+        assert len(_last_buffer) == serves
         if serves:
             assert len(set(addresses)) == 1
-            # One of another size takes its place.
-            feed(decoder, event((bytes(size // 2),)))
-            assert [buffer.getbuffer().nbytes for buffer in _last_buffers] == [size // 2 + 24]
+            # One of another size has memory of its own, and takes its place.
+            for other in (size // 2, size // 2 + 8, size):
+                (frame,) = feed(decoder, event((bytes(other),)))
+                assert frame.segments[0].obj.__sizeof__() <= other + KIB
+                assert [buffer.getbuffer().nbytes for buffer in _last_buffer] == [other + 24]
+                del frame
+    feed(decoder, event((bytes(MIB),)))
+    decoder.release()
+    assert _last_buffer == []
 
 
 def test_a_large_frame_that_is_whole_in_the_arena_is_copied_out_of_it() -> None:
