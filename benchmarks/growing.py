@@ -158,9 +158,10 @@ def publish(job: Job, link: Link) -> None:
             calls = deliveries(job)
             warm = len(order) * (calls // job.count)
             await arrived(warm)
-            # What making the classes has left behind is not looked through while the events are timed.
-            gc.collect()
-            await bus.request(Ask(number=1, payload=b""))
+            if job.kind == "types":
+                # What making the classes has left behind is not looked through while the events are timed.
+                gc.collect()
+                await bus.request(Ask(number=1, payload=b""))
             if job.kind == "depth":
                 facts = await deep(bus, make, arrived)
             else:

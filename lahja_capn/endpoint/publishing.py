@@ -20,13 +20,12 @@ from .needs import Waiter
 from .routes import Route
 from .writing import FLUSH_BYTES
 
-# Local deliveries after which a publisher lets other tasks run: a broadcast to this endpoint alone waits for
-# nothing, so without this a loop of them would keep the event loop to itself.
-LOCAL_TURN_EVENTS = 256
-
-# A publisher that has sent something by itself lets other tasks run when not all of it has left, and after so long: a
-# turn of the loop costs as much as sending a third of a megabyte.
+# A publisher that does not wait for anything lets other tasks run after so long: a turn of the loop costs as much as
+# some twenty local events, or as sending a third of a megabyte.
 TURN_S = 0.001
+
+# Local deliveries after which it looks at the clock.
+LOCAL_TURN_EVENTS = 64
 
 # An attribute of an enum costs several times a global, and these are looked up for every event.
 _EVENT = int(FrameKind.EVENT)
@@ -62,7 +61,7 @@ class PublishingBus(AskingBus):
             if turn < LOCAL_TURN_EVENTS:
                 return None
             self._local_turn = 0
-            return self._end_turn()
+            return self._end_turn() if monotonic() >= self._turn_ends else None
         peers = route.peers
         inboxes = route.inboxes
         turn_over = False
@@ -98,7 +97,7 @@ class PublishingBus(AskingBus):
             self._local_turn = turn = self._local_turn + 1
             if turn >= LOCAL_TURN_EVENTS:
                 self._local_turn = 0
-                turn_over = True
+                turn_over = monotonic() >= self._turn_ends
         else:
             if config is None or config.require_subscriber:
                 raise self._nobody(route.event_type, config)

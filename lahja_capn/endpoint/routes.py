@@ -72,7 +72,7 @@ class Routes:
         self._local_number = 0
         self._local_pending: dict[int, PendingRequest] = {}
         self._local_open: dict[int, OpenRequest] = {}
-        # Local deliveries of this turn of the loop, and when it has lasted long enough for a publisher that sends.
+        # Local deliveries since the clock was looked at, and when this turn of the loop has lasted long enough.
         self._local_turn = 0
         self._turn_ends = 0.0
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lahja_capn.endpoint.connection import MIN_READ_BYTES, READS_PER_TURN, TURN_S, Connection
+from lahja_capn.endpoint.connection import LEFT_BYTES, LEFT_READS, MIN_READ_BYTES, TURN_S, Connection
 from lahja_capn.endpoint.writing import JOIN_BELOW_BYTES, _advance, _joined
 from lahja_capn.session import Arrivals, LocalEndpoint, Session, WireTable
 from lahja_capn.session.control import Goodbye, Ping, Subscriptions
 from lahja_capn.wire import UNLIMITED, Limits
+from lahja_capn.wire.decoder import ARENA_BYTES
 from tests.unit.endpoint.fake import FakeRuntime, Task
 from tests.unit.session.pair import ALPHA, control, raw_hello, registry
 from tests.unit.session.pair import content as content_frame
@@ -83,7 +84,7 @@ class HalfClosed:
         self._first = first
         self._many = many
         self._last = last
-        self.reads = 0
+        self.reads = self.taken = 0
 
     def fileno(self) -> int:
         return -1
@@ -92,6 +93,7 @@ class HalfClosed:
         self.reads += 1
         data = self._first if self.reads <= self._many else self._last
         buffer[: len(data)] = data
+        self.taken += len(data)
         return len(data)
 
     def send(self, buffer: Any) -> int:
@@ -103,6 +105,22 @@ class HalfClosed:
     def close_write(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class FullOf(HalfClosed):
+    """The same, of a side that has always as much to read as is asked for: ``frame`` without end."""
+
+    def __init__(self, frame: bytes) -> None:
+        super().__init__(b"", 0, b"")
+        self._frame = frame
+
+    def receive_into(self, buffer: memoryview) -> int:
+        start = self.taken % len(self._frame)
+        many = self._frame * (len(buffer) // len(self._frame) + 2)
+        buffer[:] = many[start : start + len(buffer)]
+        self.reads += 1
+        self.taken += len(buffer)
+        return len(buffer)
 
 
 def half_closed(channel: HalfClosed) -> Connection:
@@ -124,12 +142,18 @@ def test_goodbye_that_lies_behind_a_broken_pipe_is_read() -> None:
 
 
 def test_peer_that_goes_on_writing_after_a_broken_pipe_is_left() -> None:
-    channel = HalfClosed(control(Ping()), 1_000_000, b"")
-    connection = half_closed(channel)
-    connection.flush()
-    assert connection.closed is not None
-    assert connection.closed.text == "broken pipe"
-    assert channel.reads <= READS_PER_TURN
+    """However little it writes at a time, or however much."""
+    little, much = HalfClosed(control(Ping()), 1_000_000, b""), FullOf(control(Ping()))
+    for channel, reads, size in (
+        (little, LEFT_READS, len(control(Ping())) * LEFT_READS),
+        (much, LEFT_READS // 2, LEFT_BYTES + ARENA_BYTES),
+    ):
+        connection = half_closed(channel)
+        connection.flush()
+        assert connection.closed is not None
+        assert connection.closed.text == "broken pipe"
+        assert channel.reads <= reads
+        assert channel.taken <= size
 
 
 # --- turns of reading -----------------------------------------------------------------------------------
