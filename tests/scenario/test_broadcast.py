@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from lahja_capn import BaseEvent, BindError, BroadcastConfig, LahjaError, NoSubscribers
+from lahja_capn.endpoint.publishing import TURN_S
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Numbered, Other, Special, schema
 from tests.scenario.support import Collector, at, eventually, join, pair, scenario, turns
@@ -369,8 +370,14 @@ async def test_what_is_no_event_is_refused(runtime: Runtime) -> None:
             endpoint.subscribe(BaseEvent, print)
 
 
+@pytest.mark.parametrize("subscriptions", [1, 2])
 @scenario
-async def test_local_broadcasts_alone_let_other_tasks_run(runtime: Runtime) -> None:
+async def test_local_broadcasts_alone_let_other_tasks_run(
+    runtime: Runtime, subscriptions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then: a turn of the loop costs as much as many of them."""
+    now = 1.0
+    monkeypatch.setattr("lahja_capn.endpoint.publishing.monotonic", lambda: now)
     ran = []
 
     async def other() -> None:
@@ -379,13 +386,16 @@ async def test_local_broadcasts_alone_let_other_tasks_run(runtime: Runtime) -> N
             await anyio.lowlevel.checkpoint()
 
     async with runtime.endpoint_class("alone").run() as endpoint, anyio.create_task_group() as tasks:
-        endpoint.subscribe(Count, lambda event: None)
+        for _ in range(subscriptions):
+            endpoint.subscribe(Count, lambda event: None)
         tasks.start_soon(other)
         await turns()
-        ran.clear()
-        for number in range(1000):
-            await endpoint.broadcast(Count(number=number))
-        assert ran
+        for event_s, least, most in ((TURN_S / 16, 8, 32), (0.0, 0, 2)):
+            ran.clear()
+            for number in range(1024):
+                await endpoint.broadcast(Count(number=number))
+                now += event_s
+            assert least <= len(ran) <= most
         tasks.cancel_scope.cancel()
 
 
