@@ -23,6 +23,7 @@ COLOURS = {
     "nats": "#009e73",
     "zenoh": "#cc79a7",
     "echo": "#000000",
+    "sockets": "#000000",
 }
 
 

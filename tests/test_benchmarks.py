@@ -44,7 +44,7 @@ def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     arguments = [
         "--systems",
-        "lahja_capn,echo",
+        "lahja_capn,echo,sockets",
         "--events",
         "10",
         "--rounds",
@@ -68,6 +68,8 @@ def test_every_case_runs_on_this_project(tmp_path: Path) -> None:
         "request",
         "request, 64 in flight",
     ]
+    large = [one["case"] for one in results if one["system"] == "sockets"]
+    assert large == [case.name for case in CASES if case.kind == "large"]
     assert all(one["values"] and not one["failures"] for one in results)
     assert all(
         one["p50"] and one["p999"] for one in results if one["case"].startswith(("request", "latency"))
@@ -84,6 +86,7 @@ def test_every_system_says_what_it_requires() -> None:
 def test_a_system_takes_part_in_every_kind_of_case_unless_it_says_otherwise() -> None:
     assert kinds("lahja_capn") == list(KINDS)
     assert kinds("echo") == ["requests"]
+    assert kinds("sockets") == ["large"]
     assert set().union(*map(kinds, system_names())) == set(KINDS)
 
 
