@@ -79,7 +79,7 @@ class PublishingBus(AskingBus):
                     connection.unflushed = unflushed = connection.unflushed + size
                     if unflushed >= FLUSH_BYTES:
                         connection.flush()
-                        if connection.session.queued_bytes or monotonic() >= self._turn_ends:
+                        if monotonic() >= self._turn_ends or self._is_over_limit(connection):
                             turn_over = True
                     elif not connection.flush_wanted:
                         connection.wake_writer()
@@ -129,15 +129,20 @@ class PublishingBus(AskingBus):
             if not inbox.has_room:
                 await inbox.room()
 
+    def _is_over_limit(self, flushed: Connection) -> bool:
+        """True if more is queued for all peers together than may be. Nothing new is, if all of it has left."""
+        return (
+            flushed.session.queued_bytes > 0 and self._queued_bytes() > self._limits.queued_per_endpoint_bytes
+        )
+
+    def _queued_bytes(self) -> int:
+        return sum(connection.session.queued_bytes for connection in self._peers.up.values())
+
     async def _end_turn(self) -> None:
         await anyio.lowlevel.checkpoint()
         self._turn_ends = monotonic() + TURN_S
-        limit = self._limits.queued_per_endpoint_bytes
-        while True:
-            up = self._peers.up.values()
-            if sum(connection.session.queued_bytes for connection in up) <= limit:
-                return
-            fullest = max(up, key=lambda connection: connection.session.queued_bytes)
+        while self._queued_bytes() > self._limits.queued_per_endpoint_bytes:
+            fullest = max(self._peers.up.values(), key=lambda connection: connection.session.queued_bytes)
             await fullest.less_queued(self._limits.too_slow_s)
 
     async def _settle(
