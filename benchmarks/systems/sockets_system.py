@@ -1,8 +1,8 @@
 """No event bus: blocking Unix sockets, and memory that is received into again and again.
 
-The floor of the cases with large events. Every event is as long as the others, so nothing on the stream says where one
-ends; one buffer serves all of them, as nobody keeps one. What it costs is the kernel's copying and the wake-ups of the
-processes.
+What large events cost with nothing but the kernel's copying and the wake-ups of the processes. Every event is as
+long as the others, so nothing on the stream says where one ends; one buffer serves all of them, as nobody keeps one.
+Peers are served one after the other, each until it has taken all: what does not wait for each may be faster.
 """
 
 from __future__ import annotations

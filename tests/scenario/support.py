@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from lahja_capn import BaseEvent, ConnectionConfig, EndpointAPI, Limits
+from lahja_capn import Backoff, BaseEvent, ConnectionConfig, EndpointAPI, Limits
 from lahja_capn.binding import event_type
 from lahja_capn.session import Arrived, Closed, LocalEndpoint, PeerHello, Session, WireTable
 from lahja_capn.wire import FrameKind
@@ -47,6 +47,30 @@ async def turns(count: int = 20) -> None:
     """Let everything that is ready run: for what must *not* happen, beside a sign that it could have."""
     for _ in range(count):
         await anyio.lowlevel.checkpoint()
+
+
+async def attempts(endpoint: EndpointAPI, count: int = 20) -> None:
+    """Return when an endpoint has tried so often, with short rests, to reach nobody.
+
+    For what must not be tried again: it would have been, meanwhile.
+    """
+    made = 0
+    transport: Any = endpoint._transport  # type: ignore[attr-defined]
+    begin_connect = transport.begin_connect
+
+    def counted(config: ConnectionConfig, address: Any) -> Any:
+        nonlocal made
+        if config.name != "nobody":
+            return begin_connect(config, address)
+        made += 1
+        return None
+
+    transport.begin_connect = counted
+    nobody = ConnectionConfig("nobody", Path("/nonexistent/nobody.ipc"))
+    kept = endpoint.keep_connected(nobody, backoff=Backoff(first_s=0.001, max_s=0.01))
+    await eventually(lambda: made >= count)
+    kept.stop()
+    transport.begin_connect = begin_connect
 
 
 def at(folder: Path, name: str) -> ConnectionConfig:

@@ -13,7 +13,7 @@ from lahja_capn.session import Offer
 from lahja_capn.wire import FrameKind, encode_frame, frame_size
 from tests.conftest import Runtime
 from tests.scenario.events import Count, Other, Question, Reply
-from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario, turns
+from tests.scenario.support import Collector, at, attempts, eventually, join, pair, raw_peer, scenario, turns
 
 # Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
 COUNT_BYTES = 40
@@ -227,7 +227,7 @@ async def test_nobody_new_is_let_in_and_nothing_is_subscribed_to_any_more(
         assert await heard.until(1) == [2]
         them._peers.up["ours"].say_goodbye("shutdown", "")
         await eventually(lambda: not us._peers.all)
-        await anyio.sleep(0.05)
+        await attempts(them)
         assert not us._peers.all
 
 
