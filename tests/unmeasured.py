@@ -1,8 +1,12 @@
-"""The environment of child processes whose coverage nobody needs, because the tests before them have it already."""
+"""Without coverage: child processes whose coverage nobody needs, and what compares rates."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+
+import coverage
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -12,3 +16,21 @@ def environment(**more: str) -> dict[str, str]:
     the time of a whole run.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")} | more
+
+
+@contextlib.contextmanager
+def here() -> Iterator[None]:
+    """Nothing of this process is measured inside: a rate is one of the program that users run.
+
+    Measuring makes each line of Python dearer, and what C does inside of one not: it changes what things cost beside
+    each other, not only how much.
+    """
+    measuring = coverage.Coverage.current()
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()

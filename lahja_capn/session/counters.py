@@ -21,6 +21,7 @@ class Counters:
     # them.
     dropped: int = 0
     dropped_bytes: int = 0
+    # Of a session: those that the peer was told of. Of a snapshot: all.
     dropped_by_type: dict[int, int] = field(default_factory=dict)
     # Came, but is unknown, incompatible or unsubscribed here.
     skipped: int = 0
@@ -46,8 +47,3 @@ class Counters:
     # Waiting to be sent when the snapshot was taken: events, and bytes of everything but control messages.
     queued: int = 0
     queued_bytes: int = 0
-
-    def drop(self, type_id: int, size: int) -> None:
-        self.dropped += 1
-        self.dropped_bytes += size
-        self.dropped_by_type[type_id] = self.dropped_by_type.get(type_id, 0) + 1

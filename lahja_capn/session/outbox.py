@@ -54,8 +54,13 @@ EventEntry: TypeAlias = tuple[int, int, Buffers]
 _Entry: TypeAlias = EventEntry | list[Any]
 
 # Looking a member up in an Enum costs more than the rest of offer_event (Python 3.11).
+_WAIT = Policy.WAIT
+_DROP_OLDEST = Policy.DROP_OLDEST
 _NEWEST_ONLY = Policy.NEWEST_ONLY
+_DISCONNECT = Policy.DISCONNECT
 _QUEUED = Offer.QUEUED
+_FULL = Offer.FULL
+_DROPPED = Offer.DROPPED
 
 
 class Outbox:
@@ -214,14 +219,14 @@ class Outbox:
         if policy is _NEWEST_ONLY:
             return self._offer_newest(type_id, size, buffers)
         if self.queued_bytes >= self.full_at:
-            if policy is Policy.WAIT and not (in_line and self.queued_bytes < self.limit):
-                return Offer.FULL
-            if policy is Policy.DROP_OLDEST:
+            if policy is _DROP_OLDEST:
                 self._drop_oldest()
+            elif policy is _WAIT and not (in_line and self.queued_bytes < self.limit):
+                return _FULL
             # Answers and requests alone may fill the queue; they are never dropped for an event.
             if self.queued_bytes >= self.limit:
                 self.drop(type_id, size)
-                return Offer.DISCONNECT if policy is Policy.DISCONNECT else Offer.DROPPED
+                return _DROPPED if policy is not _DISCONNECT else Offer.DISCONNECT
         self.events.append((size, type_id, buffers))
         self.queued_bytes += size
         return _QUEUED
@@ -260,8 +265,25 @@ class Outbox:
 
     def drop(self, type_id: int, size: int) -> None:
         """Count an event as dropped for this peer, to be told."""
-        self._counters.drop(type_id, size)
-        self.drops[type_id] = self.drops.get(type_id, 0) + 1
+        counters = self._counters
+        counters.dropped += 1
+        counters.dropped_bytes += size
+        drops = self.drops
+        drops[type_id] = drops.get(type_id, 0) + 1
+
+    def take_drops(self) -> tuple[tuple[int, int], ...]:
+        """Return (type id, events dropped since the peer was last told) of each type, and begin anew."""
+        taken = tuple(self.drops.items())
+        _add(self._counters.dropped_by_type, self.drops)
+        self.drops.clear()
+        return taken
+
+    @property
+    def dropped_by_type(self) -> dict[int, int]:
+        """Events dropped since the connection began, by type id: put together here, so that ``drop`` counts once."""
+        counts = dict(self._counters.dropped_by_type)
+        _add(counts, self.drops)
+        return counts
 
     def remove_request(self, number: int) -> bool:
         """Take a request back that was not pulled yet."""
@@ -411,25 +433,32 @@ class Outbox:
         if self._purged:
             self._sweep()
         for size, type_id, _ in self.events:
-            self._counters.drop(type_id, size)
+            self.drop(type_id, size)
+        self.take_drops()
         self._counters.requests_dropped += len(self._requests)
         self._counters.answers_unsent += sum(1 for _, _, number in self._first if number)
         self._first.clear()
         self._requests.clear()
         self.events.clear()
         self._newest.clear()
-        self.drops.clear()
         self.queued_bytes = self.queued_request_bytes = 0
 
     def _drop_oldest(self) -> None:
-        while self.events and self.queued_bytes >= self.limit:
+        """Make room. For every event while a peer does not keep up: what that costs, all others pay."""
+        events = self.events
+        while events and self.queued_bytes >= self.limit:
             if self._purged:
                 self._skip_purged()
-                if not self.events or self.queued_bytes < self.limit:
+                if not events or self.queued_bytes < self.limit:
                     return
                 self._passed += 1
-            size, type_id, _ = self.events.popleft()
+            size, type_id, _ = events.popleft()
             if self._newest:
                 self._forget_newest(1)
             self.queued_bytes -= size
             self.drop(type_id, size)
+
+
+def _add(counts: dict[int, int], more: dict[int, int]) -> None:
+    for type_id, count in more.items():
+        counts[type_id] = counts.get(type_id, 0) + count

@@ -480,7 +480,7 @@ class Session(ReceivingSession):
             self.counters,
             queued=self._outbox.queued_events,
             queued_bytes=self._outbox.queued_bytes,
-            dropped_by_type=dict(self.counters.dropped_by_type),
+            dropped_by_type=self._outbox.dropped_by_type,
         )
 
     # --- helpers --------------------------------------------------------------------------------------
@@ -494,8 +494,7 @@ class Session(ReceivingSession):
             self._credit_due = self._due = True
 
     def _tell_drops(self) -> None:
-        counts = tuple(self._outbox.drops.items())
-        self._outbox.drops.clear()
+        counts = self._outbox.take_drops()
         for start in range(0, len(counts), _COUNTS_PER_MESSAGE):
             self._send(Dropped(counts[start : start + _COUNTS_PER_MESSAGE]))
 

@@ -1,6 +1,6 @@
 """Overload: what one slow or stuck participant costs the others, and how much memory anything can take.
 
-Rates are compared with rates of the same run, medians of blocks that alternate; there is no absolute time here.
+Rates are compared with rates of the same run; there is no absolute time here.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -25,16 +25,21 @@ from lahja_capn import (
     RequestFailed,
     bind,
 )
+from tests import unmeasured
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Question, Reply
 from tests.scenario.support import Collector, at, eventually, join, pair, raw_peer, scenario
 
 HEALTHY = 3
-EVENTS_PER_BLOCK = 2000
-BLOCKS = 9
+EVENTS_PER_BLOCK = 500
+BLOCKS_PER_TURN = 4
+TURNS = 9
 KEEPS = 0.8
-# A machine that others use: a rate that really falls falls in each try.
+# On a machine that others use: a rate that really falls falls in each try.
 TRIES = 3
+
+# Some blocks with the bad one, or without it.
+Turn: TypeAlias = Callable[[], Awaitable[list[float]]]
 
 
 class Healthy:
@@ -49,8 +54,11 @@ class Healthy:
     def take(self, event: Blob) -> None:
         self.taken += 1
 
+    async def turn(self) -> list[float]:
+        """Publish some blocks to everybody; returns the rates of the healthy ones, in events per second."""
+        return [await self.block() for _ in range(BLOCKS_PER_TURN)]
+
     async def block(self) -> float:
-        """Publish one block to everybody; returns events per second of the healthy ones."""
         began = time.perf_counter()
         for _ in range(EVENTS_PER_BLOCK):
             self.published += 1
@@ -70,6 +78,8 @@ async def healthy(
         runtime.endpoint_class.serve(config, limits=limits) as server,
         contextlib.AsyncExitStack() as stack,
     ):
+        # Rates are compared, so nothing is measured.
+        stack.enter_context(unmeasured.here())
         made = Healthy(server)
         for number in range(HEALTHY):
             client = await stack.enter_async_context(runtime.endpoint_class(f"healthy-{number}").run())
@@ -80,19 +90,22 @@ async def healthy(
         yield made
 
 
-async def kept_rate(without: Any, with_bad: Any) -> float:
-    """The rate with the bad one, relative to that without it: the best of some tries, each of medians."""
+async def kept_rate(without: Turn, with_bad: Turn) -> float:
+    """The rate with the bad one, relative to that without it: the best of some tries, each of turns that alternate.
+
+    A rate is that of the ninth decile: what else runs on the machine only makes blocks slower, and these are so short
+    that it leaves some alone. What the bad one costs it costs in every block: each is more than its queue holds.
+    """
     best = 0.0
     await without()
     await with_bad()
     for _ in range(TRIES):
-        ratios = []
-        for _ in range(BLOCKS):
-            ratios.append((await without(), await with_bad()))
-        best = max(
-            best,
-            statistics.median(rate for _, rate in ratios) / statistics.median(rate for rate, _ in ratios),
-        )
+        rates: tuple[list[float], list[float]] = ([], [])
+        for _ in range(TURNS):
+            rates[0].extend(await without())
+            rates[1].extend(await with_bad())
+        usual, kept = (statistics.quantiles(each, n=10)[-1] for each in rates)
+        best = max(best, kept / usual)
         if best >= KEEPS:
             break
     print(f"the healthy ones keep {best:.0%} of their rate")
@@ -112,7 +125,7 @@ def test_subscriber_that_does_not_read_costs_the_healthy_ones_a_fifth_at_most(
     async def main() -> None:
         async with healthy(runtime, short_tmp_path, SMALL, policy) as others:
 
-            async def with_bad() -> float:
+            async def with_bad() -> list[float]:
                 async with raw_peer(others.server, Blob, name="bad"):
                     # Neither its socket nor its queue has room any more.
                     while others.server.is_connected_to("bad"):
@@ -120,11 +133,11 @@ def test_subscriber_that_does_not_read_costs_the_healthy_ones_a_fifth_at_most(
                             break
                         await others.block()
                     assert (policy is Policy.DISCONNECT) is not others.server.is_connected_to("bad")
-                    return await others.block()
+                    return await others.turn()
 
-            async def without() -> float:
+            async def without() -> list[float]:
                 await eventually(lambda: not others.server.is_connected_to("bad"))
-                return await others.block()
+                return await others.turn()
 
             await others.block()
             assert await kept_rate(without, with_bad) >= KEEPS
@@ -140,13 +153,13 @@ def test_subscriber_that_takes_nothing_costs_the_healthy_ones_nothing_once_it_is
     async def main() -> None:
         async with healthy(runtime, short_tmp_path, SMALL) as others:
 
-            async def with_bad() -> float:
+            async def with_bad() -> list[float]:
                 async with raw_peer(others.server, Blob, name="bad"):
                     while others.server.is_connected_to("bad"):
                         await others.block()
-                    return await others.block()
+                    return await others.turn()
 
-            assert await kept_rate(others.block, with_bad) >= KEEPS
+            assert await kept_rate(others.turn, with_bad) >= KEEPS
 
     runtime.run(main, timeout=55, debug=False)
 
@@ -172,24 +185,24 @@ def test_reader_a_hundred_times_too_slow_costs_the_healthy_ones_a_fifth_at_most(
 
             bad.subscribe(Blob, slow)
 
-            async def without() -> float:
+            async def without() -> list[float]:
                 for connection in others.server._peers.all.values():
                     if connection.name == "bad":
                         connection.say_goodbye("shutdown", "")
                 await eventually(lambda: len(others.server._peers.all) == HEALTHY)
-                return await others.block()
+                return await others.turn()
 
-            async def with_bad() -> float:
+            async def with_bad() -> list[float]:
                 await bad.connect_to_endpoints(config)
                 # Its queue is full.
                 while not others.server.get_peer_counters()["bad"].dropped:
                     await others.block()
-                return await others.block()
+                return await others.turn()
 
             assert await kept_rate(without, with_bad) >= KEEPS
             # It has fallen behind, still takes events, in order, and is told what it missed.
             dropped = others.server.get_peer_counters()["bad"].dropped
-            assert dropped > EVENTS_PER_BLOCK / 2
+            assert dropped > BLOCKS_PER_TURN * EVENTS_PER_BLOCK / 2
             assert got == sorted(set(got))
             taken = len(got)
             await eventually(lambda: len(got) > taken)

@@ -119,7 +119,7 @@ def test_drop_newest_keeps_what_is_queued() -> None:
         Offer.DROPPED,
     ]
     assert box.drops == {A: 1}
-    assert box._counters.dropped_by_type == {A: 1}
+    assert box.dropped_by_type == {A: 1}
     assert (box._counters.dropped, box._counters.dropped_bytes) == (1, 10)
     assert box.pull(100) == [b"0", b"1"]
 
@@ -228,6 +228,20 @@ def test_newest_only_costs_the_same_however_many_types_wait() -> None:
     assert many < 10 * few
 
 
+def test_drops_are_counted_by_type_whatever_the_peer_was_told_between_them() -> None:
+    box = outbox(policy=Policy.DROP_NEWEST, limit=10)
+    for type_id in (A, A, B):
+        box.drop(type_id, 10)
+    assert box.take_drops() == ((A, 2), (B, 1))
+    assert box.drops == {}
+    assert box.take_drops() == ()
+    box.drop(A, 10)
+    for _ in range(2):
+        assert box.dropped_by_type == {A: 3, B: 1}
+    assert box.take_drops() == ((A, 1),)
+    assert box.dropped_by_type == {A: 3, B: 1}
+
+
 def test_disconnect_asks_for_it_and_counts() -> None:
     box = outbox(policy=Policy.DISCONNECT, limit=10)
     box.offer_event(A, 10, event(b"1"))
@@ -269,7 +283,7 @@ def test_the_end_counts_what_was_not_sent() -> None:
     box.put_control(event(b"c"))
     box.clear()
     counters = box._counters
-    assert (counters.dropped, counters.dropped_bytes, counters.dropped_by_type) == (2, 30, {A: 1, B: 1})
+    assert (counters.dropped, counters.dropped_bytes, box.dropped_by_type) == (2, 30, {A: 1, B: 1})
     assert (counters.requests_dropped, counters.answers_unsent) == (1, 1)
     assert (box.queued_bytes, box.queued_frames, box.pull(1000), box.drops) == (0, 0, [], {})
 
@@ -387,14 +401,14 @@ def test_what_was_purged_is_not_counted_as_dropped_later() -> None:
         box.purge({A})
         if end == "clear":
             box.clear()
-            assert box._counters.dropped_by_type == {B: 3}
+            assert box.dropped_by_type == {B: 3}
         else:
             # The first event makes room by what was purged, the next ones drop what is wanted.
             box.offer_event(B, 10, event(b"new"))
             assert box._counters.dropped == 0
             for _ in range(4):
                 box.offer_event(B, 20, event(b"newer"))
-            assert A not in box._counters.dropped_by_type
+            assert A not in box.dropped_by_type
             # It subscribes again: the new ones are no part of what was purged.
             box.offer_event(A, 10, event(b"again"))
             assert box.pull(1000)[-1] == b"again"
