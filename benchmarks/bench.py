@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cases import Case
-from benchmarks.environments import Unavailable, python_for
+from benchmarks.environments import Unavailable, process_environment, python_for
 from benchmarks.processes import ROOT, RunFailed, run_once
 from benchmarks.report import Measured
 
@@ -63,6 +63,7 @@ class Prepared:
             process = await asyncio.create_subprocess_exec(
                 *(str(python), "-m", "benchmarks.worker", system, "versions", "{}"),
                 cwd=ROOT,
+                env=process_environment(),
                 stdout=asyncio.subprocess.PIPE,
             )
             output, _ = await process.communicate()

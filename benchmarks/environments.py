@@ -66,6 +66,15 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 
 
+def process_environment() -> dict[str, str]:
+    """What every process of a run gets: this process's, and modules are compiled once, not at each start.
+
+    What pip installs is compiled; what is imported from its own folder is so after the first start, unless a variable
+    forbids it: this project would then be the only one to be compiled at each start.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _literal(system: str, name: str) -> list[str] | None:
     """A list in a system's module, read without importing it (its library may be missing here)."""
     tree = ast.parse((SYSTEMS / f"{system}_system.py").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.environments import HERE, has_server
+from benchmarks.environments import HERE, has_server, process_environment
 from benchmarks.workload import Job, expected_checksum
 
 ROOT = HERE.parent
@@ -46,6 +46,7 @@ class Process:
             process = await asyncio.create_subprocess_exec(
                 *(str(python), "-m", "benchmarks.worker", system, role, job.to_json()),
                 cwd=ROOT,
+                env=process_environment(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
