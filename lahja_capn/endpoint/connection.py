@@ -128,6 +128,7 @@ class Connection(WaitingConnection):
             try:
                 count = receive_into(buffer)
             except BlockingIOError:
+                session.nothing_received()
                 break
             except OSError as error:
                 session.connection_lost(time.monotonic(), error.strerror or str(error))

@@ -81,6 +81,7 @@ class SessionCore:
         "counters",
         "drops",
         "more_to_send",
+        "nothing_received",
         "peer",
         "peer_frame_limit",
         "receive_buffer",
@@ -125,9 +126,10 @@ class SessionCore:
         self._theirs = Half.OPENING
         self._events: list[SessionNews] = []
         self._decoder = FrameDecoder(limits)
-        # A writable place for the next bytes, never empty; valid until ``bytes_received``. The decoder's own
-        # method: it is called for every read.
+        # A writable place for the next bytes, never empty; valid until ``bytes_received``, or until the owner says that
+        # nothing is there to be received. The decoder's own methods: they are called for every read.
         self.receive_buffer: Callable[[], memoryview] = self._decoder.receive_buffer
+        self.nothing_received: Callable[[], None] = self._decoder.nothing_received
         self._outbox = Outbox(limits.queued_per_peer_bytes, self.counters)
         # Events dropped since the peer was last told, by type id: always this same dict.
         self.drops = self._outbox.drops

@@ -5,7 +5,7 @@ and it says what time it is, in seconds of a clock that never goes back. Nothing
 
 Turn of an owner::
 
-    n = socket.recv_into(session.receive_buffer());  session.bytes_received(n, now)
+    n = socket.recv_into(session.receive_buffer());  session.bytes_received(n, now)    or nothing_received()
     for event in session.take_events(): ...
     while buffers := session.data_to_send(): socket.sendmsg(buffers)
     if session.send_finished: socket.shutdown(SHUT_WR)

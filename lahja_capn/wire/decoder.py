@@ -8,16 +8,16 @@ Alignment. Cap'n Proto reads a segment in place only if it starts at a multiple 
 ``bytes`` object starts 32 bytes into a block that the allocator aligns to 16. A frame's header and table are
 multiples of 8, so the segments of a large frame, which starts where its buffer starts, are aligned as well.
 
-Memory. A length is compared with its limit before a buffer is made for it. The buffer is zeroed memory fresh
-from the allocator (``bytes(n)`` is calloc, while ``bytearray(n)`` writes its zeros): of a frame that was
-announced but never sent, the operating system has not yet provided the pages if it is above the allocator's
-mapping threshold (32 MiB at most with glibc). Or it is the memory of the last large frame, see ``_large_buffer``; what
-was there before shows nowhere, as a frame is looked at when all of it was received.
+Memory. A length is compared with its limit before a buffer is made for it, see ``memory``.
+
+A stream of large frames. When so many had the same header, the next is received where it belongs from its first byte
+on, into the memory of the one before if that is free: one read instead of two, and nothing is moved. If something else
+comes it is moved from there, once, and read as anything is. Who sends frames of changing headers gains nothing by it
+and loses nothing: requests, and events of which another kind comes between.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -25,6 +25,7 @@ from typing import Any, Final
 from ..errors import HandshakeError, NotAPeer, RemoteProtocolError
 from .frames import HEADER, HEADER_BYTES, LARGE_BYTES, ONE_SEGMENT, Buffer, Row, Segments
 from .limits import CONTROL_FRAME_BYTES, MIN_FRAME_BYTES, Limits
+from .memory import forget_memory, memory_for, memory_of_last
 
 # Holds about 2,000 small events: enough that the cost of one receive call is spread thin.
 ARENA_BYTES: Final = 256 * 1024
@@ -52,6 +53,7 @@ _SAME_WORDS: Final[list[Callable[[Any], Iterator[tuple[Any, ...]]]]] = [
     struct.Struct(f"{HEADER_BYTES + 8}s{8 * words}s").iter_unpack for words in range(_COPIED_WORDS)
 ]
 # After so many events of one length in a row more of them are looked for. To look in vain costs as much as two frames.
+# After so many large ones with one header another is received into memory of its size at once (`_expected`).
 _SAME_FRAMES: Final = 8
 
 
@@ -60,7 +62,7 @@ class FrameDecoder:
 
     ``receive_buffer`` gives a place for the next bytes, ``bytes_received(n)`` says how many were put there,
     then ``frames`` returns what is complete; call it after every ``bytes_received``, until it returns
-    nothing.
+    nothing. ``nothing_received`` says that no bytes were there to be put.
 
     Until :meth:`open` only control frames are accepted, up to 1 MiB.
     """
@@ -68,14 +70,18 @@ class FrameDecoder:
     __slots__ = (
         "_arena",
         "_end",
+        "_expected",
         "_fast_limit",
         "_filled",
         "_first",
         "_frame_limit",
         "_large",
+        "_large_header",
+        "_same_large",
         "_segment_limit",
         "_size",
         "_start",
+        "_stray",
         "_view",
         "_was_large",
     )
@@ -91,6 +97,12 @@ class FrameDecoder:
         self._filled = 0
         # The last thing received was a large frame's end, so the arena is empty.
         self._was_large = False
+        # The header of the last large frame, and how many with the same one came before it with nothing between them.
+        self._large_header = b""
+        self._same_large = 0
+        # Offered for another such frame, whole; and what was received there and is none.
+        self._expected: memoryview | None = None
+        self._stray: memoryview | None = None
         self._frame_limit = limits.frame_bytes
         self._segment_limit = limits.segments
         # Every frame larger than this is looked at closer; 0 until open(), so that all are.
@@ -111,6 +123,12 @@ class FrameDecoder:
         if self._large is not None:
             return self._large[self._filled :]
         if self._was_large:
+            if self._same_large >= _SAME_FRAMES:
+                self._expected = expected = memory_of_last(
+                    int.from_bytes(self._large_header[:4], "little") + 4
+                )
+                if expected is not None:
+                    return expected[:]
             # Another one may follow: what is received of it here is moved once more.
             return self._view[:_BEGIN_BYTES]
         if self._start and 4 * (self._size - self._end) < self._size:
@@ -125,11 +143,23 @@ class FrameDecoder:
         """Say that ``count`` bytes were put into ``receive_buffer()``."""
         if self._large is not None:
             self._filled += count
+        elif self._expected is not None:
+            expected, self._expected = self._expected, None
+            if count >= HEADER_BYTES and expected[:HEADER_BYTES] == self._large_header:
+                # The frames before were looked at: there is nothing to refuse in this header.
+                self._large = expected
+                self._filled = count
+            else:
+                self._stray = expected[:count]
         else:
             self._was_large = False
             self._end = end = self._end + count
             if end == self._size and end < ARENA_BYTES:
                 self._grow()
+
+    def nothing_received(self) -> None:
+        """Say that nothing was put into ``receive_buffer()``: it is not valid any more, and nobody keeps it."""
+        self._expected = None
 
     def _grow(self) -> None:
         """A read has filled the arena, so there may be more where that came from."""
@@ -143,13 +173,13 @@ class FrameDecoder:
 
     def discard(self) -> None:
         """Forget everything received. For a connection that is only read until its end."""
-        self._large = None
+        self._large = self._expected = self._stray = None
         self._start = self._end = 0
 
     def release(self) -> None:
         """Nothing is received any more: give the memory back."""
         self.discard()
-        _last_buffer.clear()
+        forget_memory()
         self._size, self._arena = 0, bytearray()
         self._view = memoryview(self._arena)
 
@@ -174,6 +204,8 @@ class FrameDecoder:
         """
         if self._large is not None:
             return self._large_frame(self._large)
+        if self._stray is not None:
+            return self._stray_rows(self._stray)
         found: list[Row] = []
         unpack = ONE_SEGMENT.unpack_from
         arena = self._arena
@@ -245,6 +277,7 @@ class FrameDecoder:
             found.append((row_id, 0, 0, start - row_start, frames))
         if found:
             self._first = False
+            self._large_header = b""
         elif error is not None:
             raise error
         return found
@@ -280,7 +313,7 @@ class FrameDecoder:
         self._check_size(length, wire_id, start)
         size = length + 4
         if size > LARGE_BYTES:
-            large = _large_buffer(size)
+            large = memory_for(size)
             large[:have] = self._view[start : start + have]
             self._large = large
             self._filled = have
@@ -296,8 +329,33 @@ class FrameDecoder:
         segments: Segments = tuple([kept[a:b] for a, b in places])
         self._large = None
         self._first = False
+        if large[:HEADER_BYTES] == self._large_header:
+            self._same_large += 1
+        else:
+            self._large_header = bytes(large[:HEADER_BYTES])
+            self._same_large = 0
         self._was_large = True
         return [(wire_id, kind, correlation, size, [(size, segments)])]
+
+    def _stray_rows(self, stray: memoryview) -> list[Row]:
+        """Return the rows of what was received where another large frame was expected: it is received once more."""
+        self._stray = None
+        found: list[Row] = []
+        while stray:
+            place = self.receive_buffer()
+            count = min(len(place), len(stray))
+            place[:count] = stray[:count]
+            place.release()
+            stray = stray[count:]
+            self.bytes_received(count)
+            try:
+                found += self.rows()
+            except RemoteProtocolError:
+                # What is wrong stands where the next call begins, and raises again; what comes behind it is lost.
+                if not found:
+                    raise
+                break
+        return found
 
     def _check_size(self, length: int, wire_id: int | None, start: int) -> None:
         """Raise unless a frame of this length may come now; ``wire_id`` is None while it is not known.
@@ -343,33 +401,6 @@ class FrameDecoder:
                 "both sides use the same address and that a lahja_capn endpoint is at the other end.",
                 got=got,
             )
-
-
-# The buffer of the last large frame. When nobody has a view of it any more it serves the next frame of the same size:
-# memory that is in use already is neither zeroed nor brought into the cache. One for the whole process, and none once
-# a connection has ended; what is in the list is taken out before it is looked at, so no two threads have it.
-_last_buffer: list[io.BytesIO] = []
-_KEPT_BYTES: Final = 8 * 1024 * 1024
-
-
-def _large_buffer(size: int) -> memoryview:
-    """Return writable memory of so many bytes."""
-    buffer = None
-    try:
-        kept = _last_buffer.pop()
-        if kept.seek(0, io.SEEK_END) == size:
-            # Refused while there is a view of it; else it changes nothing.
-            kept.truncate(size)
-            buffer = kept
-    except (IndexError, BufferError):
-        pass
-    if buffer is None:
-        buffer = io.BytesIO(bytes(size))
-    view = buffer.getbuffer()
-    if size <= _KEPT_BYTES:
-        # Only now that there is a view.
-        _last_buffer[:] = [buffer]
-    return view
 
 
 def _segment_places(buffer: Buffer | bytearray, start: int, size: int, limit: int) -> list[tuple[int, int]]:

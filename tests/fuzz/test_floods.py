@@ -14,8 +14,8 @@ from lahja_capn.session import Session, State, WireTable
 from lahja_capn.session.control import Credit, Declare, Dropped, Ping, Pong, Subscriptions
 from lahja_capn.session.handshake import encode_control_frame, make_declares
 from lahja_capn.wire import Limits, encode_frame
-from lahja_capn.wire.decoder import _last_buffer
 from lahja_capn.wire.limits import LEFT_CONNECTION_BYTES, TABLE_BYTES
+from lahja_capn.wire.memory import forget_memory
 from tests.unit.session.pair import ALPHA, ASK, BETA, endpoint, raw_hello, registry
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def grown(act: Callable[[], object]) -> tuple[int, int]:
     try:
         act()
         # The process keeps one buffer for the next large frame, whatever the flood.
-        _last_buffer.clear()
+        forget_memory()
         gc.collect()
         return tracemalloc.get_traced_memory()
     finally:
