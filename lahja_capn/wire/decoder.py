@@ -174,6 +174,7 @@ class FrameDecoder:
     def discard(self) -> None:
         """Forget everything received. For a connection that is only read until its end."""
         self._large = self._expected = self._stray = None
+        self._was_large = False
         self._start = self._end = 0
 
     def release(self) -> None:
