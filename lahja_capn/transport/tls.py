@@ -155,6 +155,10 @@ class TLSChannel:
         except ssl.SSLError as error:
             if not done:
                 raise OSError(error.errno, f"TLS: {_reason(error)}") from None
+        except OSError:
+            # What came before the reset counts; the next call finds the stream at its end.
+            if not done:
+                raise
         return done
 
     def send(self, buffer: Buffer) -> int:

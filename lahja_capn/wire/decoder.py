@@ -36,6 +36,10 @@ ARENA_BYTES: Final = 256 * 1024
 FIRST_ARENA_BYTES: Final = 16 * 1024
 _GROWTH: Final = 4
 
+# Offered at most where another large frame is expected: thousands of small events may come instead, and all that one
+# read brings is handled before anybody else gets a turn.
+_OFFERED_BYTES: Final = 4 * ARENA_BYTES
+
 # Received at first behind a large frame: enough to see whether the next one is large, too.
 _BEGIN_BYTES: Final = 4 * 1024
 
@@ -123,12 +127,13 @@ class FrameDecoder:
         if self._large is not None:
             return self._large[self._filled :]
         if self._was_large:
-            if self._same_large >= _SAME_FRAMES:
+            # Not before open(): then what is refused of something else may be right when it is looked at once more.
+            if self._same_large >= _SAME_FRAMES and self._fast_limit:
                 self._expected = expected = memory_of_last(
                     int.from_bytes(self._large_header[:4], "little") + 4
                 )
                 if expected is not None:
-                    return expected[:]
+                    return expected[:_OFFERED_BYTES]
             # Another one may follow: what is received of it here is moved once more.
             return self._view[:_BEGIN_BYTES]
         if self._start and 4 * (self._size - self._end) < self._size:

@@ -35,6 +35,7 @@ EVENTS_PER_BLOCK = 500
 BLOCKS_PER_TURN = 4
 TURNS = 9
 KEEPS = 0.8
+MOSTLY = 0.6
 # On a machine that others use: a rate that really falls falls in each try.
 TRIES = 3
 
@@ -90,13 +91,13 @@ async def healthy(
         yield made
 
 
-async def kept_rate(without: Turn, with_bad: Turn) -> float:
-    """The rate with the bad one, relative to that without it: the best of some tries, each of turns that alternate.
+async def keep_their_rate(without: Turn, with_bad: Turn) -> bool:
+    """Whether the healthy ones keep KEEPS of their rate with the bad one: in the best of some tries.
 
-    A rate is that of the ninth decile: what else runs on the machine only makes blocks slower, and these are so short
-    that it leaves some alone. What the bad one costs it costs in every block: each is more than its queue holds.
+    Each is of turns that alternate, and its rate that of the ninth decile: what else runs on the machine only makes
+    blocks slower, and these are so short that it leaves some alone. What the bad one costs with every event it costs
+    in every block. What it costs now and then is in all of them together, which must keep MOSTLY.
     """
-    best = 0.0
     await without()
     await with_bad()
     for _ in range(TRIES):
@@ -105,11 +106,13 @@ async def kept_rate(without: Turn, with_bad: Turn) -> float:
             rates[0].extend(await without())
             rates[1].extend(await with_bad())
         usual, kept = (statistics.quantiles(each, n=10)[-1] for each in rates)
-        best = max(best, kept / usual)
-        if best >= KEEPS:
-            break
-    print(f"the healthy ones keep {best:.0%} of their rate")
-    return best
+        usual_all, kept_all = map(statistics.harmonic_mean, rates)
+        print(
+            f"the healthy ones keep {kept / usual:.0%} of their rate; of all blocks {kept_all / usual_all:.0%}"
+        )
+        if kept >= KEEPS * usual and kept_all >= MOSTLY * usual_all:
+            return True
+    return False
 
 
 SMALL = Limits(queued_per_peer_bytes=100_000, too_slow_s=0.3, close_timeout_s=0.05)
@@ -140,7 +143,7 @@ def test_subscriber_that_does_not_read_costs_the_healthy_ones_a_fifth_at_most(
                 return await others.turn()
 
             await others.block()
-            assert await kept_rate(without, with_bad) >= KEEPS
+            assert await keep_their_rate(without, with_bad)
 
     runtime.run(main, timeout=55, debug=False)
 
@@ -159,7 +162,7 @@ def test_subscriber_that_takes_nothing_costs_the_healthy_ones_nothing_once_it_is
                         await others.block()
                     return await others.turn()
 
-            assert await kept_rate(others.turn, with_bad) >= KEEPS
+            assert await keep_their_rate(others.turn, with_bad)
 
     runtime.run(main, timeout=55, debug=False)
 
@@ -199,7 +202,7 @@ def test_reader_a_hundred_times_too_slow_costs_the_healthy_ones_a_fifth_at_most(
                     await others.block()
                 return await others.turn()
 
-            assert await kept_rate(without, with_bad) >= KEEPS
+            assert await keep_their_rate(without, with_bad)
             # It has fallen behind, still takes events, in order, and is told what it missed.
             dropped = others.server.get_peer_counters()["bad"].dropped
             assert dropped > BLOCKS_PER_TURN * EVENTS_PER_BLOCK / 2

@@ -17,6 +17,7 @@ from lahja_capn.errors import HandshakeError, NotAPeer, RemoteProtocolError
 from lahja_capn.wire import Frame, FrameDecoder, FrameKind, Limits, Row, Segments, encode_frame
 from lahja_capn.wire.decoder import (
     _BEGIN_BYTES,
+    _OFFERED_BYTES,
     _SAME_FRAMES,
     ARENA_BYTES,
     FIRST_ARENA_BYTES,
@@ -400,6 +401,40 @@ def test_runs_of_large_frames_give_the_same_in_any_pieces(
     data = b"".join(NEIGHBOURS[name] * count for name, count in runs)
     # Not thousands of pieces.
     assert receive(opened(), data, (*pieces, 1 << 20)) == told(data)
+
+
+def test_nothing_is_expected_during_the_handshake() -> None:
+    """What is refused then may be right a moment later: no byte of it may be lost."""
+    large = NEIGHBOURS["a large control message"]
+    decoder = FrameDecoder(Limits())
+    forget_memory()
+    for _ in range(2 * _SAME_FRAMES):
+        assert receive(decoder, large) == told(large)
+        decoder.receive_buffer()
+        assert decoder._expected is None
+    # The peer's last word of the handshake, and its first events, which come at the same time.
+    data = memoryview(control() + event() * 4000)
+    found = []
+    while data:
+        place = decoder.receive_buffer()
+        count = min(len(place), len(data))
+        place[:count] = data[:count]
+        decoder.bytes_received(count)
+        data = data[count:]
+        while frames := decoder.frames():
+            decoder.open()
+            found += frames
+    assert len(found) == 4001
+
+
+def test_what_is_read_in_one_go_is_bounded_however_large_the_expected_frame_is() -> None:
+    large = event((b"huge----" * (MIB // 2),))
+    assert len(large) > _OFFERED_BYTES
+    decoder = expecting(large)
+    assert len(decoder.receive_buffer()) == _OFFERED_BYTES
+    assert receive(decoder, large) == told(large)
+    many = event() * 40_000
+    assert receive(decoder, many) == told(many)
 
 
 def test_large_frames_between_which_others_come_are_not_expected() -> None:
