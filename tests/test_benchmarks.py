@@ -18,7 +18,7 @@ from benchmarks import environments, growth, guard
 from benchmarks.bench import Bench, Plan, Prepared
 from benchmarks.cases import CASES
 from benchmarks.environments import Unavailable, kinds, programs, python_for, requirements, system_names
-from benchmarks.processes import RunFailed, check
+from benchmarks.processes import Process, RunFailed, check
 from benchmarks.report import Measured, number, table
 from benchmarks.workload import (
     KINDS,
@@ -106,6 +106,29 @@ def test_a_system_whose_program_is_missing_is_skipped_and_says_how_to_get_it(
     prepared = Prepared.of(["nats", "lahja_capn"])
     assert list(prepared.pythons) == ["lahja_capn"]
     assert "apt-get" in prepared.skipped["nats"]
+
+
+def test_processes_may_keep_what_they_compile_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, short_tmp_path: Path
+) -> None:
+    given: list[dict[str, str]] = []
+
+    async def start(*command: str, env: dict[str, str], **others: object) -> None:
+        given.append(env)
+        raise RunFailed("enough")
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    python = Path(sys.executable)
+    with pytest.raises(RunFailed):
+        asyncio.run(Process.start(python, "lahja_capn", "consume", Job("start", str(short_tmp_path), 1, 1)))
+    with pytest.raises(RunFailed):
+        asyncio.run(Prepared({"lahja_capn": python}, {}).versions())
+    assert len(given) == 2
+    for variables in given:
+        assert "PYTHONDONTWRITEBYTECODE" not in variables
+        assert variables["SOMETHING_ELSE"] == "1"
 
 
 def test_a_job_survives_the_way_to_another_process() -> None:

@@ -7,6 +7,7 @@ other, and the run goes on. What was found so far stays in the folder, and the n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -88,7 +89,8 @@ def run_slice(tally: Tally, folder: Path, seconds: float, seed: int, how: str) -
         next_progress = time.monotonic() + _PROGRESS_S
         try:
             while child.poll() is None:
-                time.sleep(0.2)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(0.2)
                 if time.monotonic() > give_up_at:
                     child.send_signal(signal.SIGKILL)
                 if time.monotonic() > next_progress:

@@ -9,10 +9,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from lahja_capn import Backoff, BaseEvent, ConnectionConfig, EndpointAPI, Limits
 from lahja_capn.binding import event_type
@@ -47,6 +49,12 @@ async def turns(count: int = 20) -> None:
     """Let everything that is ready run: for what must *not* happen, beside a sign that it could have."""
     for _ in range(count):
         await anyio.lowlevel.checkpoint()
+
+
+def time_passes(monkeypatch: pytest.MonkeyPatch, module: ModuleType, seconds: float) -> None:
+    """For this module the clock goes ahead by so many seconds, at once."""
+    ahead = module.time.monotonic
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: ahead() + seconds))
 
 
 async def attempts(endpoint: EndpointAPI, count: int = 20) -> None:

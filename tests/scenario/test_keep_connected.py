@@ -34,7 +34,7 @@ from tests.conftest import Runtime
 from tests.scenario.certificates import Authority
 from tests.scenario.events import Count, Other, Question
 from tests.scenario.rawpeer import frame_of
-from tests.scenario.support import Collector, at, attempts, eventually, scenario, turns
+from tests.scenario.support import Collector, at, attempts, eventually, scenario, time_passes, turns
 
 SOON = Backoff(first_s=0.001, max_s=0.01)
 
@@ -407,7 +407,7 @@ async def test_every_failed_attempt_rests_longer_and_only_a_connection_that_held
             await eventually(lambda: len(rows[0]) >= 5)
             assert len(rows) == 1
             await kept.connected()
-            await anyio.sleep(0.25)
+            time_passes(monkeypatch, reconnecting, 0.25)
             server._peers.up["client"].say_goodbye("shutdown", "")
             await eventually(lambda: len(rows) == 2)
 

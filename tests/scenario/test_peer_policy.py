@@ -16,12 +16,24 @@ import pytest
 
 from lahja_capn import EndpointAPI, FrameTooLarge, Limits, NoSubscribers, Policy
 from lahja_capn.binding import event_type
+from lahja_capn.endpoint import waiting
 from lahja_capn.session import PeerDropped
 from lahja_capn.session.control import Dropped, Ping
 from tests.conftest import Runtime
 from tests.scenario.events import Blob, Count, Other
 from tests.scenario.rawpeer import frame_of, send_raw
-from tests.scenario.support import Collector, RawPeer, at, eventually, join, pair, raw_peer, scenario, turns
+from tests.scenario.support import (
+    Collector,
+    RawPeer,
+    at,
+    eventually,
+    join,
+    pair,
+    raw_peer,
+    scenario,
+    time_passes,
+    turns,
+)
 
 # Frame size of a Count: header 16, segment table 8, root pointer 8, data 8.
 COUNT_BYTES = 40
@@ -213,7 +225,9 @@ async def test_peer_that_takes_nothing_is_disconnected_after_too_slow_s(
 
 
 @scenario
-async def test_peer_that_was_idle_for_long_gets_its_full_time(runtime: Runtime, short_tmp_path: Path) -> None:
+async def test_peer_that_was_idle_for_long_gets_its_full_time(
+    runtime: Runtime, short_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = Limits(queued_per_peer_bytes=100, too_slow_s=0.5)
     async with (
         publisher(runtime, short_tmp_path, limits=limits) as server,
@@ -224,7 +238,7 @@ async def test_peer_that_was_idle_for_long_gets_its_full_time(runtime: Runtime, 
             for number in range(1, 4):
                 await server.broadcast(Count(number=number))
             # It has taken nothing for long; only now somebody waits for it.
-            await anyio.sleep(1.1 * limits.too_slow_s)
+            time_passes(monkeypatch, waiting, 1.1 * limits.too_slow_s)
             tasks.start_soon(server.broadcast, Count(number=4))
             await turns()
             assert server.is_connected_to("raw")
